@@ -1,0 +1,137 @@
+"""An evolved genome against a tuned hand-designed rule, paired on the same held-out tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import stats
+
+from evometa.config import TaskSource
+from evometa.genome.genes import Value
+from evometa.inner.cohort import Candidate
+from evometa.inner.evaluate import evaluate
+from evometa.inner.record import UnrollRecord
+from evometa.inner.task_set import TaskRequest, request
+from evometa.objectives.baseline import baseline_candidate, tune
+from evometa.rng import derive_seed, numpy_generator
+from evometa.tasks.base import Split
+
+FloatArray = npt.NDArray[np.float64]
+
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A hand-designed rule to compare with: its name and those of its genes that differ from their defaults."""
+
+    rule: str
+    genes: Mapping[str, Value]
+
+    @property
+    def label(self) -> str:
+        """How it is named on the command line."""
+        return ":".join([self.rule, *(f"{name}={value}" for name, value in self.genes.items())])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Final losses of a genome and of a rival on the same tasks.
+
+    Attributes:
+        rival: label of the rival.
+        learning_rate: the rival's, tuned on separate tasks for the smallest mean final loss.
+        n_tasks: held-out tasks.
+        genome_mean, rival_mean, genome_median, rival_median: of the final losses.
+        difference: mean of genome minus rival, task by task; negative where the genome is better.
+        interval: 95 % bootstrap interval of ``difference`` over tasks (percentile, 10,000 resamples).
+        wins: share of tasks on which the genome ends lower.
+        n_lost: the genome's runs that diverged; they count with their initial loss.
+    """
+
+    rival: str
+    learning_rate: float
+    n_tasks: int
+    genome_mean: float
+    rival_mean: float
+    genome_median: float
+    rival_median: float
+    difference: float
+    interval: tuple[float, float]
+    wins: float
+    n_lost: int
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``undecided``: whether the interval lies on one side of zero."""
+        low, high = self.interval
+        return "better" if high < 0 else "worse" if low > 0 else "undecided"
+
+
+def compare(
+    candidate: Candidate,
+    rival: Rival,
+    source: TaskSource,
+    *,
+    split: Split,
+    n_tasks: int,
+    n_points: int,
+    seed: int,
+    device: torch.device,
+) -> Comparison:
+    """Train both on ``n_tasks`` tasks of ``split`` and compare their final losses.
+
+    The rival's learning rate is tuned over ``n_points`` quarter-decade steps on as many meta_train tasks.
+    """
+
+    def tasks(of: Split, purpose: str) -> TaskRequest:
+        stream = derive_seed(seed, "compare", purpose)
+        return request(source.use, source.options, of, n_tasks, source.horizon + 1, stream)
+
+    tuned = tune(
+        rival.rule, tasks("meta_train", "tuning"), n_points, device, genes=rival.genes, criterion=mean_scores
+    )
+    held_out = tasks(split, "held out")
+    mine = evaluate([candidate], held_out, device)
+    theirs = evaluate([baseline_candidate(rival.rule, tuned.lr, rival.genes)], held_out, device)
+    a, b = _finals(mine)[0], _finals(theirs)[0]
+    return Comparison(
+        rival=rival.label,
+        learning_rate=tuned.lr,
+        n_tasks=n_tasks,
+        genome_mean=float(a.mean()),
+        rival_mean=float(b.mean()),
+        genome_median=float(np.median(a)),
+        rival_median=float(np.median(b)),
+        difference=float((a - b).mean()),
+        interval=_interval(a - b, seed),
+        wins=float((a < b).mean()),
+        n_lost=int((mine.status[0] != "complete").sum()),
+    )
+
+
+def mean_scores(record: UnrollRecord) -> list[float]:
+    """Per candidate the mean final loss over tasks, a lost run counted with its initial loss."""
+    return [float(row.mean()) for row in _finals(record)]
+
+
+def _finals(record: UnrollRecord) -> FloatArray:
+    """Final losses ``(P, T)``; a run that diverged counts with its initial loss."""
+    return np.where(np.isfinite(record.final_losses), record.final_losses, record.losses[:, :, 0])
+
+
+def _interval(differences: FloatArray, seed: int) -> tuple[float, float]:
+    if np.ptp(differences) == 0:
+        return float(differences[0]), float(differences[0])
+    result = stats.bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=10_000,
+        method="percentile",
+        rng=numpy_generator(seed, "compare", "bootstrap"),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -1,0 +1,94 @@
+"""Tuned baselines of a campaign's task sources, kept between campaigns in a small JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from evometa.campaign.events import Listener
+from evometa.config import CampaignConfig, TaskSource
+from evometa.errors import TaskError
+from evometa.execution import Executor, TuningUnit
+from evometa.inner.task_set import TaskRequest, request
+from evometa.objectives.baseline import TunedBaseline, baseline_from_json, baseline_to_json
+from evometa.rng import derive_seed
+from evometa.rules.registry import RULES
+from evometa.tasks.registry import TASKS
+
+#: Seed of the tuning tasks. Not the campaign's: all campaigns on one family share the yardstick.
+_TUNING_SEED = derive_seed(0, "baseline tuning")
+
+
+def hand_designed() -> list[str]:
+    """The rules that serve as baselines: all that have nothing to learn."""
+    return [name for name, family in RULES if not family.learned]
+
+
+def tuned_baselines(
+    config: CampaignConfig, executor: Executor, cache: Path | None, listener: Listener
+) -> list[dict[str, TunedBaseline]]:
+    """For each task source, every hand-designed rule with its tuned learning rate.
+
+    ``cache`` is a JSON file that is read and added to; None keeps nothing. Families that are not
+    registered are never cached: a user's code may change under the same name. Raises TaskError when the
+    tasks cannot be trained on at all.
+    """
+    known = _read(cache)
+    found: list[dict[str, TunedBaseline]] = []
+    for source in config.tasks:
+        wanted = _tuning_tasks(config, source)
+        units = [TuningUnit(rule, wanted, config.baseline.n_points) for rule in hand_designed()]
+        missing = [unit for unit in units if _key(unit) not in known or not _cacheable(source)]
+        listener.phase("baselines", len(missing))
+        for result in executor.run(missing, listener.unit):
+            if not isinstance(result.value, TunedBaseline):
+                raise TaskError(f"tasks {source.use!r} (meta_train) cannot be trained on: {result.message}")
+            known[_key(_tuning(result.unit))] = baseline_to_json(result.value)
+        found.append({unit.rule: baseline_from_json(known[_key(unit)]) for unit in units})
+        if missing and cache is not None and _cacheable(source):
+            _write(cache, known)
+    return found
+
+
+def _tuning_tasks(config: CampaignConfig, source: TaskSource) -> TaskRequest:
+    n_tasks, n_steps = config.baseline.n_tasks, source.horizon + 1
+    return request(source.use, source.options, "meta_train", n_tasks, n_steps, _TUNING_SEED)
+
+
+def _tuning(unit: object) -> TuningUnit:
+    if not isinstance(unit, TuningUnit):
+        raise TypeError(f"expected a TuningUnit, got {type(unit).__name__}")
+    return unit
+
+
+def _cacheable(source: TaskSource) -> bool:
+    return source.use in TASKS.names()
+
+
+def _key(unit: TuningUnit) -> str:
+    """Names everything the result depends on, the versions that computed it included."""
+    versions: Sequence[str] = [
+        importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")
+    ]
+    facts = json.dumps([unit.rule, asdict(unit.wanted), unit.n_points, *versions], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()
+
+
+def _read(cache: Path | None) -> dict[str, dict[str, object]]:
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        document = json.loads(cache.read_text(encoding="utf-8"))
+    except ValueError:  # a torn or foreign file: the baselines are tuned again and it is replaced
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _write(cache: Path, known: dict[str, dict[str, object]]) -> None:
+    partial = cache.with_name(cache.name + ".partial")
+    partial.write_text(json.dumps(known), encoding="utf-8")
+    partial.replace(cache)

@@ -1,0 +1,70 @@
+"""What a running campaign tells whoever watches it. Watching never changes a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from evometa.execution import UnitResult
+
+
+@dataclass(frozen=True)
+class ObjectiveSummary:
+    """Best and median of one objective over the surviving population."""
+
+    name: str
+    best: float
+    median: float
+
+
+@dataclass(frozen=True)
+class GenerationSummary:
+    """One generation, after it was committed.
+
+    Attributes:
+        generation, n_generations: which of how many.
+        objectives: best and median of each objective.
+        hypervolume: of the population's front, in [0, 1].
+        front_size: members of the front.
+        n_failures: candidates whose evaluation or refinement failed or diverged on every task.
+        inner_steps: made in this generation, refinement and evaluation together.
+        seconds: wall-clock time of the generation.
+    """
+
+    generation: int
+    n_generations: int
+    objectives: tuple[ObjectiveSummary, ...]
+    hypervolume: float
+    front_size: int
+    n_failures: int
+    inner_steps: int
+    seconds: float
+
+
+class Listener(Protocol):
+    """Receives a campaign's progress; all methods are called in the driver's process."""
+
+    def phase(self, name: str, n_runs: int) -> None:
+        """A phase begins (``baselines``, ``refinement``, ``evaluation``, ``final``, ``report``).
+
+        ``n_runs`` is the work to come: candidates on task sources, or for ``baselines`` rules to tune.
+        """
+
+    def unit(self, result: UnitResult) -> None:
+        """A unit of work of the current phase is done."""
+
+    def generation(self, summary: GenerationSummary) -> None:
+        """A generation was committed."""
+
+
+class Silent:
+    """A listener that hears nothing."""
+
+    def phase(self, name: str, n_runs: int) -> None:
+        """Ignored."""
+
+    def unit(self, result: UnitResult) -> None:
+        """Ignored."""
+
+    def generation(self, summary: GenerationSummary) -> None:
+        """Ignored."""

@@ -1,0 +1,167 @@
+"""From candidates to objective values: evaluate on common tasks, compare with tuned Adam, pool, reduce."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evometa.errors import TaskError
+from evometa.execution import EvaluationUnit, Executor, UnitResult
+from evometa.genome.genome import Genome
+from evometa.inner.cohort import Candidate, by_structure
+from evometa.inner.evaluate import chunks, split_by_candidate
+from evometa.inner.record import Status, UnrollRecord
+from evometa.inner.task_set import TaskRequest
+from evometa.objectives import Objective, Outcomes, ratios
+from evometa.rules.cost import Cost, measure_cost
+from evometa.rules.learner import Learner
+from evometa.store.records import TaskResult
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One candidate's runs on one evaluation's tasks: a row a run, the cost, and a message where it failed."""
+
+    rows: tuple[TaskResult, ...]
+    n_inner_steps: int
+    message: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether no run completed."""
+        return all(row.status != Status.COMPLETE.value for row in self.rows)
+
+    def joined(self, other: Evaluated) -> Evaluated:
+        """This evaluation followed by ``other``'s, on more tasks."""
+        return Evaluated(self.rows + other.rows, self.n_inner_steps + other.n_inner_steps, self.message or other.message)
+
+
+@dataclass(frozen=True)
+class CommonTasks:
+    """What all candidates of an evaluation train on: a request a task source, with its tuned Adam."""
+
+    wanted: TaskRequest
+    reference: Candidate
+
+
+def evaluate_all(
+    candidates: Sequence[Candidate],
+    tasks: Sequence[CommonTasks],
+    executor: Executor,
+    progress: Callable[[UnitResult], None] | None = None,
+) -> tuple[dict[str, Evaluated], float]:
+    """Every candidate on every task source, by candidate id, and the seconds of work.
+
+    Raises TaskError when not even the reference can be run: then the tasks are at fault, not a genome.
+    """
+    seconds = 0.0
+    merged: dict[str, Evaluated] = {candidate.id: Evaluated((), 0, "") for candidate in candidates}
+    for common in tasks:
+        reference = _reference(common, executor)
+        units = _units(candidates, common.wanted, executor)
+        for result in executor.run(units, progress):
+            seconds += result.seconds
+            for candidate, found in _unpack(result, reference):
+                merged[candidate] = merged[candidate].joined(found)
+    return merged, seconds
+
+
+def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor) -> list[EvaluationUnit]:
+    units = []
+    for group in by_structure(candidates).values():
+        members = [candidates[index] for index in group]
+        units += [
+            EvaluationUnit(tuple(members[i] for i in chunk), wanted)
+            for chunk in chunks(members, wanted, executor.device)
+        ]
+    # Learned rules take longest: started first, so that no worker is left with one at the end.
+    return sorted(units, key=lambda unit: not unit.candidates[0].weights)
+
+
+def _reference(common: CommonTasks, executor: Executor) -> UnrollRecord:
+    result = executor.run([EvaluationUnit((common.reference,), common.wanted)])[0]
+    if not isinstance(result.value, UnrollRecord):
+        raise TaskError(
+            f"tasks {common.wanted.use!r} ({common.wanted.split}) cannot be trained on: {result.message}"
+        )
+    if not np.isfinite(result.value.losses[:, :, 0]).all():
+        raise TaskError(
+            f"tasks {common.wanted.use!r} ({common.wanted.split}): the initial loss is not finite"
+        )
+    return result.value
+
+
+def _unpack(result: UnitResult, reference: UnrollRecord) -> list[tuple[str, Evaluated]]:
+    ids = [candidate.id for candidate in result.unit.candidates]
+    if not isinstance(result.value, UnrollRecord):
+        failed = Evaluated(_failed_rows(reference, result.status), 0, result.message)
+        return [(identity, failed) for identity in ids]
+    found = []
+    for identity, record in zip(ids, split_by_candidate(result.value), strict=True):
+        found.append((identity, Evaluated(_rows(record, reference), record.n_inner_steps, "")))
+    return found
+
+
+def _rows(record: UnrollRecord, reference: UnrollRecord) -> tuple[TaskResult, ...]:
+    final_ratio, anytime_ratio = ratios(record, reference)
+    return tuple(
+        TaskResult(
+            family=record.family,
+            description=record.descriptions[t],
+            status=str(record.status[0, t]),
+            initial_loss=float(record.losses[0, t, 0]),
+            final_loss=float(record.final_losses[0, t]),
+            valid_loss=float(record.valid_losses[0, t]),
+            reference_loss=float(reference.final_losses[0, t]),
+            final_ratio=float(final_ratio[0, t]),
+            anytime_ratio=float(anytime_ratio[0, t]),
+        )
+        for t in range(record.losses.shape[1])
+    )
+
+
+def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, ...]:
+    """Rows of a candidate that could not be run: the status, and the worst ratio wherever one is needed."""
+    lost = UnrollRecord(
+        losses=np.full_like(reference.losses, np.nan),
+        valid_losses=np.full_like(reference.valid_losses, np.nan),
+        status=np.full(reference.status.shape, status.value),
+        final_window=reference.final_window,
+        noise_floor=reference.noise_floor,
+        descriptions=reference.descriptions,
+        family=reference.family,
+    )
+    return _rows(lost, reference)
+
+
+def outcomes(rows: Sequence[TaskResult], cost: Cost) -> Outcomes:
+    """The pooled runs of one genome."""
+
+    def column(name: str) -> npt.NDArray[np.float64]:
+        return np.array([getattr(row, name) for row in rows], dtype=np.float64)
+
+    return Outcomes(
+        status=np.array([row.status for row in rows]),
+        initial_loss=column("initial_loss"),
+        final_loss=column("final_loss"),
+        valid_loss=column("valid_loss"),
+        reference_loss=column("reference_loss"),
+        final_ratio=column("final_ratio"),
+        anytime_ratio=column("anytime_ratio"),
+        cost=cost,
+    )
+
+
+def objective_values(
+    genomes: Sequence[Genome], rows: Mapping[str, Sequence[TaskResult]], objectives: Sequence[Objective]
+) -> npt.NDArray[np.float64]:
+    """Finite values ``(n, M)`` of ``genomes`` from the task runs ``rows`` of each."""
+    values = np.empty((len(genomes), len(objectives)))
+    for i, genome in enumerate(genomes):
+        cost = measure_cost(Learner.of(genome.family, genome.genes))
+        pooled = outcomes(rows[genome.id], cost)
+        values[i] = [objective(pooled) for objective in objectives]
+    return values

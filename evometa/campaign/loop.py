@@ -1,0 +1,227 @@
+"""The outer loop (level 2): breed, refine, evaluate, select, commit; then measure what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from evometa.campaign.baselines import tuned_baselines
+from evometa.campaign.events import GenerationSummary, Listener, ObjectiveSummary, Silent
+from evometa.campaign.fitness import CommonTasks, Evaluated, evaluate_all, objective_values
+from evometa.campaign.ingredients import Ingredients
+from evometa.campaign.lifetime import WeightBank, birth, candidate_of, refine, wants_refinement
+from evometa.campaign.persistence import (
+    Bookkeeping,
+    Judged,
+    Living,
+    baseline_genomes,
+    commit_final,
+    commit_generation,
+    restore,
+)
+from evometa.config import CampaignConfig
+from evometa.errors import GenomeError
+from evometa.evolution.front import bounds, hypervolume, non_dominated
+from evometa.evolution.ranking import rank_and_crowding, survivors
+from evometa.evolution.reproduction import Parents, VariationRates, first_generation, next_generation
+from evometa.execution import Executor
+from evometa.genome.genome import Genome
+from evometa.inner.task_set import request
+from evometa.meta import TaskStream
+from evometa.rng import derive_seed
+from evometa.store import CampaignStore
+from evometa.tasks.base import Split
+
+
+class Campaign:
+    """An evolution campaign over an open store; :meth:`run` begins or continues it and finishes it."""
+
+    def __init__(
+        self,
+        config: CampaignConfig,
+        store: CampaignStore,
+        executor: Executor,
+        listener: Listener | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.executor = executor
+        self.listener: Listener = listener or Silent()
+        found = Ingredients.of(config)
+        self.objectives, self.space, self.seeds = found.objectives, found.space, found.seeds
+        self._cache = cache
+
+    def run(self) -> None:
+        """Run every generation that is not yet in the store, then the final measurements."""
+        living = restore(self.store, self.config)
+        if not living.baselines:
+            baselines = tuned_baselines(self.config, self.executor, self._cache, self.listener)
+            living = replace(living, baselines=baselines)
+        for generation in range(living.generation + 1, self.config.evolution.generations):
+            living = self._generation(living, generation)
+        if self.store.status() != "finished":
+            self._finish(living)
+
+    def _generation(self, before: Living, generation: int) -> Living:
+        started = time.perf_counter()
+        book = Bookkeeping()
+        born = self._breed(before, generation)
+        children = self._refine(born, before.bank, generation, book)
+        judged = self._judge([*before.population, *children], before, generation, book)
+        living = self._survive(judged, before, generation)
+        book.seconds["generation"] = time.perf_counter() - started
+        commit_generation(self.store, self.config, living, judged, children, book)
+        living.bank.keep_only({name for g in living.population for name in (g.weights, g.germline) if name})
+        self._announce(living, judged, book)
+        return living
+
+    def _breed(self, before: Living, generation: int) -> list[Genome]:
+        """The children of this generation, with weights, not yet refined."""
+        settings = self.config.evolution
+        if not before.population:
+            children = first_generation(self.space, self.seeds, settings.population, self.config.seed)
+        else:
+            rank, crowding = rank_and_crowding(before.values)
+            rates = VariationRates(
+                settings.mutation_rate,
+                settings.mutation_strength,
+                settings.crossover_probability,
+                settings.continuation_probability,
+                settings.family_change_probability,
+                settings.fresh_probability,
+                settings.tournament_size,
+            )
+            parents = Parents(before.population, rank, crowding)
+            children = next_generation(
+                self.space, parents, rates, settings.population, self.config.seed, generation
+            )
+        if not children:
+            raise GenomeError("generation 0 is empty: no seed belongs to a family of this campaign")
+        return birth(
+            children,
+            {genome.id: genome for genome in before.population},
+            before.bank,
+            self.config.seed,
+            generation,
+        )
+
+    def _refine(
+        self, born: Sequence[Genome], bank: WeightBank, generation: int, book: Bookkeeping
+    ) -> list[Genome]:
+        """The children after their lifetime's meta-training on meta_train tasks."""
+        streams = []
+        for number, source in enumerate(self.config.tasks):
+            seed = self._seed(book, f"meta_train/{number}", generation)
+            wanted = request(source.use, source.options, "meta_train", 1, 1, seed)
+            streams.append(
+                TaskStream(source.use, wanted.options, self.config.refinement.n_tasks, source.horizon, seed)
+            )
+        self.listener.phase("refinement", sum(map(wants_refinement, born)))
+        refined = refine(born, bank, streams, self.executor, self.listener.unit)
+        book.seconds["refinement"] = refined.seconds
+        book.inner_steps["refinement"] = refined.n_inner_steps
+        return refined.genomes
+
+    def _judge(self, genomes: list[Genome], before: Living, generation: int, book: Bookkeeping) -> Judged:
+        """Everyone, survivors included, on fresh meta_valid tasks common to all; then selection."""
+        tasks = [
+            self._common(before, number, "meta_valid", source.n_tasks, generation, book)
+            for number, source in enumerate(self.config.tasks)
+        ]
+        self.listener.phase("evaluation", len(genomes) * len(tasks))
+        candidates = [candidate_of(genome, before.bank) for genome in genomes]
+        evaluated, book.seconds["evaluation"] = evaluate_all(
+            candidates, tasks, self.executor, self.listener.unit
+        )
+        book.inner_steps["evaluation"] = sum(found.n_inner_steps for found in evaluated.values())
+        rows = {genome.id: before.rows.get(genome.id, ()) + evaluated[genome.id].rows for genome in genomes}
+        values = objective_values(genomes, rows, self.objectives)
+        kept = survivors(values, self.config.evolution.population)
+        front = [kept[index] for index in non_dominated(values[kept])]
+        ideal, reference = bounds(self.objectives, values)
+        reference = reference if before.reference is None else before.reference
+        volume = hypervolume(values[front], self.objectives, ideal, reference)
+        return Judged(genomes, values, kept, front, evaluated, rows, reference, volume)
+
+    def _survive(self, judged: Judged, before: Living, generation: int) -> Living:
+        """The state that the next generation starts from."""
+        population = [judged.genomes[index] for index in judged.kept]
+        return Living(
+            generation=generation,
+            population=population,
+            values=judged.values[judged.kept],
+            rows={genome.id: judged.rows[genome.id] for genome in population},
+            bank=before.bank,
+            reference=judged.reference,
+            baselines=before.baselines,
+        )
+
+    def _finish(self, living: Living) -> None:
+        """Measure the front and the tuned baselines on fresh meta_valid tasks, then once on meta_test."""
+        book = Bookkeeping()
+        front = [living.population[i] for i in non_dominated(living.values)]
+        measured: dict[Split, dict[str, Evaluated]] = {}
+        phases: tuple[tuple[Split, str, int], ...] = (
+            ("meta_valid", "final", self.config.final.n_tasks),
+            ("meta_test", "report", self.config.final.test_tasks),
+        )
+        for split, phase, n_tasks in phases:
+            self.listener.phase(phase, sum(len(front) + len(rules) for rules in living.baselines))
+            found: dict[str, Evaluated] = {}
+            seconds = 0.0
+            for number, rules in enumerate(baseline_genomes(living.baselines)):
+                common = self._common(living, number, split, n_tasks, None, book)
+                candidates = [candidate_of(genome, living.bank) for genome in (*front, *rules)]
+                evaluated, spent = evaluate_all(candidates, [common], self.executor, self.listener.unit)
+                seconds += spent
+                for identity, one in evaluated.items():
+                    found[identity] = found[identity].joined(one) if identity in found else one
+            book.seconds[phase] = seconds
+            book.inner_steps[phase] = sum(one.n_inner_steps for one in found.values())
+            measured[split] = found
+        commit_final(self.store, living, measured, book)
+
+    def _common(
+        self,
+        living: Living,
+        number: int,
+        split: Split,
+        n_tasks: int,
+        generation: int | None,
+        book: Bookkeeping,
+    ) -> CommonTasks:
+        """Tasks of source ``number`` for one generation, or with None for the final measurements."""
+        source = self.config.tasks[number]
+        seed = self._seed(book, f"{split}/{number}", generation)
+        wanted = request(source.use, source.options, split, n_tasks, source.horizon + 1, seed)
+        return CommonTasks(wanted, living.baselines[number]["adam"].candidate())
+
+    def _seed(self, book: Bookkeeping, name: str, generation: int | None) -> int:
+        """The seed of a named stream, noted so that it is stored with what was drawn from it."""
+        stream = f"final/{name}" if generation is None else name
+        seed = derive_seed(self.config.seed, stream, "all" if generation is None else generation)
+        book.streams[stream] = seed
+        return seed
+
+    def _announce(self, living: Living, judged: Judged, book: Bookkeeping) -> None:
+        best, median = living.values.min(axis=0), np.median(living.values, axis=0)
+        self.listener.generation(
+            GenerationSummary(
+                generation=living.generation,
+                n_generations=self.config.evolution.generations,
+                objectives=tuple(
+                    ObjectiveSummary(objective.name, float(best[j]), float(median[j]))
+                    for j, objective in enumerate(self.objectives)
+                ),
+                hypervolume=judged.hypervolume,
+                front_size=len(judged.front),
+                n_failures=sum(found.failed for found in judged.evaluated.values()),
+                inner_steps=sum(book.inner_steps.values()),
+                seconds=book.seconds["generation"],
+            )
+        )

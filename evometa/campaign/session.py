@@ -1,0 +1,131 @@
+"""Begin or continue a campaign on disk: check everything first, then hold the store while it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from evometa.campaign.events import Listener
+from evometa.campaign.fitness import CommonTasks, evaluate_all
+from evometa.campaign.ingredients import Ingredients
+from evometa.campaign.loop import Campaign
+from evometa.campaign.results import campaign_config
+from evometa.config import CampaignConfig, config_to_json
+from evometa.errors import ConfigError
+from evometa.execution import Executor, pick_device, pick_workers
+from evometa.inner.task_set import request
+from evometa.objectives.baseline import baseline_candidate
+from evometa.rng import derive_seed
+from evometa.store import CampaignStore, campaign_path
+from evometa.tasks import SPLITS
+
+#: Tuned baselines of all campaigns under one storage root.
+BASELINE_CACHE = ".baselines.json"
+
+
+def run_campaign(
+    config: CampaignConfig, root: Path, *, resume: bool = False, listener: Listener | None = None
+) -> Path:
+    """Run the campaign of ``config`` under the storage root to its end; returns the path of its database.
+
+    With ``resume`` one that is there is continued after its last whole generation, and a finished one is
+    left as it is; one that is not there is begun. When interrupted, whole generations are kept.
+    Raises an EvometaError, before anything is written, for what is wrong with the configuration, and for a
+    campaign that exists (without ``resume``), that was begun otherwise, or that another process runs.
+    """
+    device = pick_device(config.execution.device)
+    executor = Executor(device, pick_workers(config.execution.workers, device))
+    check(config, executor)
+    try:
+        with open_or_create(config, root, resume=resume) as store:
+            Campaign(config, store, executor, listener, cache=root / BASELINE_CACHE).run()
+            return store.path
+    except BaseException:
+        executor.stop()
+        raise
+
+
+def is_finished(config: CampaignConfig, root: Path) -> bool:
+    """Whether the campaign of ``config`` is there and has made all the generations that it asks for.
+
+    Raises ConfigError when it was begun otherwise.
+    """
+    path = campaign_path(root, config.name)
+    if not path.is_file():
+        return False
+    with CampaignStore.open(path, readonly=True) as store:
+        begun = campaign_config(store)
+        refuse_changes(begun, config)
+        return store.status() == "finished" and begun.evolution.generations == config.evolution.generations
+
+
+def check(config: CampaignConfig, executor: Executor) -> None:
+    """Raise an EvometaError unless all that ``config`` names is there and its tasks can be trained on.
+
+    One inner step is made on a task of every split of every source.
+    """
+    Ingredients.of(config)
+    reference = baseline_candidate("adam", 1e-3)
+    seed = derive_seed(config.seed, "trial")
+    for source, split in product(config.tasks, SPLITS):
+        wanted = request(source.use, source.options, split, 1, 2, seed)
+        evaluate_all((), [CommonTasks(wanted, reference)], executor)
+
+
+def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) -> CampaignStore:
+    """The store of the campaign of ``config``, open for writing; see :func:`run_campaign`."""
+    path = campaign_path(root, config.name)
+    if not (resume and path.is_file()):
+        return CampaignStore.create(path, config_json=config_to_json(config))
+    store = CampaignStore.open(path)
+    try:
+        begun = campaign_config(store)
+        refuse_changes(begun, config)
+        if config.evolution.generations > begun.evolution.generations:
+            extended = dataclasses.replace(begun, evolution=config.evolution)
+            store.replace_config(config_to_json(extended))
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def refuse_changes(begun: CampaignConfig, now: CampaignConfig) -> None:
+    """Raise ConfigError, naming the first key, when a resumed campaign would not be the one that was begun.
+
+    The section ``execution`` may differ, and ``evolution.generations`` may grow.
+    """
+    before, after = dict(_leaves(dataclasses.asdict(begun))), dict(_leaves(dataclasses.asdict(now)))
+    for key in (*before, *(key for key in after if key not in before)):
+        was, is_now = before.get(key), after.get(key)
+        if was == is_now or key.startswith("execution."):
+            continue
+        if key == "evolution.generations":
+            if now.evolution.generations > begun.evolution.generations:
+                continue
+            raise ConfigError(
+                f"campaign {begun.name!r} was begun with {key} = {was}: allowed is to raise it, not {is_now}"
+            )
+        raise ConfigError(
+            f"campaign {begun.name!r} was begun with {key} = {_text(was)}, not {_text(is_now)}; resume it as it "
+            "was begun, or choose another --name"
+        )
+
+
+def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted key and value of everything in nested tables and lists; an empty one is a value itself."""
+    if isinstance(value, Mapping) and value:
+        entries = [(str(name), child) for name, child in value.items()]
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        entries = [(str(number), child) for number, child in enumerate(value)]
+    else:
+        yield key, value
+        return
+    for name, child in entries:
+        yield from _leaves(child, f"{key}.{name}" if key else name)
+
+
+def _text(value: object) -> str:
+    return "nothing" if value is None else repr(value)

@@ -1,0 +1,167 @@
+"""What ``evometa show CAMPAIGN GENOME`` tells of a genome: words, formula, genes, evaluations, lineage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from evometa.campaign.fitness import objective_values
+from evometa.campaign.results import campaign_objectives
+from evometa.cli.output import Column, Fact, Listing, Report, Section
+from evometa.evolution.search_space import full_space
+from evometa.genome.genome import Genome
+from evometa.rules.cost import measure_cost
+from evometa.rules.learner import Learner
+from evometa.store import CampaignStore, Evaluation
+
+
+def genome_report(store: CampaignStore, genome_id: str) -> Report:
+    """Everything about one genome of a campaign. Raises StoreError for an id that is not there."""
+    genome = store.genome(genome_id)
+    learner = Learner.of(genome.family, genome.genes)
+    called = f" ({genome.name})" if genome.name else ""
+    return Report(
+        f"Genome {genome.id}{called} of campaign {store.name}",
+        _facts(genome, learner),
+        (
+            Section("genes", _genes(genome)),
+            Section("values", _values(store, genome)),
+            Section("evaluations", _evaluations(store, genome)),
+            _lineage(store, genome),
+        ),
+    )
+
+
+def _facts(genome: Genome, learner: Learner) -> list[Fact]:
+    cost = measure_cost(learner)
+    lineage = genome.lineage
+    return [
+        Fact("id", genome.id),
+        Fact("name", genome.name),
+        Fact("family", genome.family, "rule family"),
+        Fact("description", learner.describe(), "what it does"),
+        Fact("formula", learner.formula(), "formula"),
+        Fact("operator", lineage.operator, "made by"),
+        Fact("parents", lineage.parents, "parents"),
+        Fact("born", lineage.generation, "born in generation"),
+        Fact("weights_origin", lineage.weights, "weights"),
+        Fact("weights", genome.weights),
+        Fact("germline", genome.germline),
+        Fact("n_weights", cost.n_weights, "number of weights"),
+        Fact("state_floats_per_param", cost.state_floats_per_param, "state", _per_parameter("floats")),
+        Fact("flops_per_param", cost.flops_per_param, "arithmetic", _per_parameter("FLOPs a step")),
+    ]
+
+
+def _per_parameter(unit: str) -> Callable[[float], str]:
+    return lambda value: f"{value:.4g} {unit} for each parameter"
+
+
+def _genes(genome: Genome) -> Listing:
+    space = full_space(genome.family)
+    rows = [
+        {"gene": name, "value": value, "allowed": space[name].allowed, "note": space[name].note}
+        for name, value in genome.genes.items()
+    ]
+    columns = [Column("gene"), Column("value"), Column("allowed"), Column("note", "what it sets")]
+    return Listing("Genes", columns, rows)
+
+
+def _values(store: CampaignStore, genome: Genome) -> Listing:
+    """Objective values by purpose, pooled over all evaluations made for it."""
+    objectives = campaign_objectives(store)
+    by_purpose: dict[tuple[str, str], list[Evaluation]] = {}
+    for evaluation in store.evaluations(genome_ids=[genome.id]):
+        by_purpose.setdefault((evaluation.purpose, evaluation.split), []).append(evaluation)
+    rows: list[dict[str, object]] = []
+    for (purpose, split), evaluations in by_purpose.items():
+        pooled = {genome.id: [row for evaluation in evaluations for row in evaluation.tasks]}
+        (values,) = objective_values([genome], pooled, objectives)
+        named = {o.name: float(value) for o, value in zip(objectives, values, strict=True)}
+        rows.append({"purpose": purpose, "split": split, "runs": len(pooled[genome.id]), **named})
+    columns = [
+        Column("purpose"),
+        Column("split"),
+        Column("runs"),
+        *(Column(o.name, f"{o.name} [{o.unit}]" if o.unit else o.name) for o in objectives),
+    ]
+    return Listing("Objective values", columns, rows, empty="not evaluated yet")
+
+
+def _evaluations(store: CampaignStore, genome: Genome) -> Listing:
+    rows = []
+    for one in store.evaluations(genome_ids=[genome.id]):
+        ends = Counter(task.status for task in one.tasks)
+        rows.append(
+            {
+                "generation": one.generation,
+                "split": one.split,
+                "purpose": one.purpose,
+                "runs": dict(ends),
+                "inner_steps": one.inner_steps,
+                "message": one.message,
+            }
+        )
+    columns = [
+        Column("generation"),
+        Column("split"),
+        Column("purpose"),
+        Column("runs", "runs by status", show=_counts),
+        Column("inner_steps"),
+        Column("message"),
+    ]
+    return Listing("Evaluations", columns, rows, empty="none yet")
+
+
+def _counts(ends: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in ends.items())
+
+
+def _lineage(store: CampaignStore, genome: Genome) -> Section:
+    """For programs every ancestor once, the youngest first; for people a tree."""
+    ancestors = store.ancestors(genome.id)
+    rows = [
+        {
+            "id": one.id,
+            "family": one.family,
+            "name": one.name,
+            "operator": one.lineage.operator,
+            "generation": one.lineage.generation,
+            "parents": one.lineage.parents,
+            "weights_origin": one.lineage.weights,
+        }
+        for one in ancestors
+    ]
+    columns = [Column(key) for key in rows[0]] if rows else [Column("id")]
+    tree = _tree(genome, {one.id: one for one in ancestors})
+    view: RenderableType = Group(Text("Lineage", style="bold"), tree)
+    return Section("ancestors", Listing("Lineage", columns, rows), instead=view)
+
+
+def _tree(genome: Genome, ancestors: Mapping[str, Genome]) -> Tree:
+    """The genome over its parents over theirs; who stands in it already is not unfolded again."""
+    root = Tree(_branch(genome))
+    seen: set[str] = set()
+    waiting = [(root, name) for name in reversed(genome.lineage.parents)]
+    while waiting:
+        branch, name = waiting.pop()
+        parent = ancestors[name]
+        if name in seen:
+            branch.add(Text(f"{name} (see above)", style="dim"))
+            continue
+        seen.add(name)
+        above = branch.add(_branch(parent))
+        waiting += [(above, older) for older in reversed(parent.lineage.parents)]
+    return root
+
+
+def _branch(genome: Genome) -> Text:
+    called = f" “{genome.name}”" if genome.name else ""
+    weights = f" · weights {genome.lineage.weights}" if genome.weights else ""
+    return Text.assemble(
+        (genome.id, "bold"), f" {genome.family}{called} · {genome.lineage.operator}{weights}"
+    )

@@ -1,0 +1,85 @@
+"""``evometa pareto CAMPAIGN``: the front, beside the tuned hand-designed rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evometa.cli.output import Column, Format, Listing, emit
+from evometa.cli.parameters import CampaignArgument, FormatOption, StorageOption, open_campaign
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from evometa.objectives import Objective
+    from evometa.store import CampaignStore
+
+    Values = npt.NDArray[np.float64] | None
+
+_SPLITS = ("meta_valid", "meta_test")
+
+
+def pareto(
+    campaign: CampaignArgument, storage: StorageOption = None, form: FormatOption = Format.TABLE
+) -> None:
+    """Show the Pareto front: every objective on meta_valid (chosen by) and meta_test (reported only).
+
+    The tuned hand-designed rules follow, measured on the same tasks. ◆ marks the knee: the best trade-off.
+    """
+    with open_campaign(campaign, storage) as store, store.snapshot():
+        listing = front_listing(store)
+    emit(listing, form)
+
+
+def front_listing(store: CampaignStore) -> Listing:
+    """The front's members, then the baselines. Raises StoreError before the first generation."""
+    from evometa.campaign import read_baselines, read_front
+
+    front = read_front(store)
+    rows: list[dict[str, object]] = []
+    for index, genome in enumerate(front.genomes):
+        test = None if front.test_values is None else front.test_values[index]
+        rows.append(
+            {
+                "id": genome.id,
+                "kind": "evolved",
+                "family": genome.family,
+                "name": genome.name,
+                "knee": index == front.knee,
+                **_values(front.objectives, front.values[index], test),
+            }
+        )
+    for baseline in read_baselines(store):
+        rates = ", ".join(f"{rate:.3g}" for rate in baseline.learning_rates)
+        rows.append(
+            {
+                "id": "",
+                "kind": "baseline",
+                "family": baseline.rule,
+                "name": f"tuned, lr {rates}",
+                "knee": False,
+                **_values(front.objectives, baseline.values, baseline.test_values),
+            }
+        )
+    columns = [Column("id"), Column("kind"), Column("family"), Column("name"), Column("knee", show=_mark)]
+    splits = _SPLITS if front.final else _SPLITS[:1]
+    for objective in front.objectives:
+        unit = f" [{objective.unit}]" if objective.unit else ""
+        columns += [
+            Column(f"{objective.name}.{split}", f"{objective.name}{unit}\n{split}") for split in splits
+        ]
+    when = "" if front.final else f" after generation {store.last_generation()}, not yet final"
+    return Listing(f"Pareto front of {store.name}{when}", columns, rows)
+
+
+def _values(objectives: list[Objective], valid: Values, test: Values) -> dict[str, object]:
+    """``objective.split`` → value."""
+    found: dict[str, object] = {}
+    for split, values in zip(_SPLITS, (valid, test), strict=True):
+        if values is not None:
+            found |= {f"{o.name}.{split}": float(values[j]) for j, o in enumerate(objectives)}
+    return found
+
+
+def _mark(knee: bool) -> str:
+    return "◆" if knee else ""

@@ -1,0 +1,27 @@
+"""Campaign configuration: TOML → frozen dataclasses, and one plain line for whatever is wrong with it."""
+
+from evometa.config.loading import config_from_json, config_to_json, load_config
+from evometa.config.sections import (
+    BaselineConfig,
+    CampaignConfig,
+    EvolutionConfig,
+    ExecutionConfig,
+    FinalConfig,
+    ObjectivesConfig,
+    RefinementConfig,
+    TaskSource,
+)
+
+__all__ = [
+    "BaselineConfig",
+    "CampaignConfig",
+    "EvolutionConfig",
+    "ExecutionConfig",
+    "FinalConfig",
+    "ObjectivesConfig",
+    "RefinementConfig",
+    "TaskSource",
+    "config_from_json",
+    "config_to_json",
+    "load_config",
+]

@@ -1,0 +1,195 @@
+"""Reads campaign configurations: a TOML file with overrides, or the JSON stored with a campaign."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from evometa.config.problems import KeyPath, dotted, explain, not_allowed
+from evometa.config.sections import CampaignConfig, GeneLimit
+from evometa.errors import ConfigError, closest
+
+_ADAPTER = TypeAdapter(CampaignConfig)
+_SCHEMA = _ADAPTER.json_schema()
+_DATES = (datetime.date, datetime.time)
+_LIMITS = frozenset(get_args(GeneLimit))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> CampaignConfig:
+    """The configuration in a TOML file with ``overrides`` such as ``"evolution.population=64"`` put on top.
+
+    The value of an override is read as TOML, or as bare text where it is not TOML; later ones win. ``name``
+    overrides the campaign's name, which else is the file's stem where the file gives none.
+    Raises ConfigError, one line: file, key, what was given, what is allowed, the closest valid key.
+    """
+    path = Path(path)
+    document = _read_toml(path)
+    document.setdefault("name", path.stem)
+    _name_genes(document)
+    changes = [(_override(text, document, path), f"--set {text}") for text in overrides]
+    if name is not None:
+        document["name"] = name
+        changes.append((("name",), f"--name {name}"))
+    _name_genes(document)
+
+    def source(place: KeyPath) -> str:
+        for changed, text in reversed(changes):
+            if all(a == b for a, b in zip(changed, place, strict=False)):
+                return f"{path} with {text}"
+        return str(path)
+
+    return _validated(document, source)
+
+
+def config_to_json(config: CampaignConfig) -> str:
+    """The fully resolved configuration as JSON; :func:`config_from_json` gives back an equal one."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def config_from_json(text: str, source: str = "stored configuration") -> CampaignConfig:
+    """The inverse of :func:`config_to_json`. Raises ConfigError, one line that starts with ``source``."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{source}:{error.lineno}: not valid JSON: {error.msg}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{source}: not a configuration, which is a JSON object")
+    return _validated(document, lambda _: source)
+
+
+def _validated(document: object, source: Callable[[KeyPath], str]) -> CampaignConfig:
+    for place, leaf in _leaves(document):
+        if not _has_json(leaf):
+            raise ConfigError(f"{source(place)}: {not_allowed(place, leaf, _SCHEMA)}")
+    try:
+        return _ADAPTER.validate_json(json.dumps(document))
+    except ValidationError as error:
+        place, problem = explain(error, document, _SCHEMA)
+        raise ConfigError(f"{source(place)}: {problem}") from error
+
+
+def _has_json(leaf: object) -> bool:
+    """False for what TOML has and JSON has not: dates, times, infinities and NaN."""
+    return math.isfinite(leaf) if isinstance(leaf, float) else not isinstance(leaf, _DATES)
+
+
+def _leaves(value: object, place: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+    children: Iterable[tuple[str | int, object]]
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    else:
+        yield place, value
+        return
+    for part, child in children:
+        yield from _leaves(child, (*place, part))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(_missing_file(path)) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not text in UTF-8 (byte {error.start}); give a TOML file") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        line = at[1] if at else text.count("\n") + 1
+        problem = str(error).partition(" (at ")[0]
+        raise ConfigError(f"{path}:{line}: not valid TOML: {problem}") from error
+
+
+def _missing_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"{path}: there is no folder {str(path.parent)!r}"
+    there = sorted(file.name for file in path.parent.glob("*.toml"))
+    near = closest(path.name, there)
+    hint = f"; did you mean {path.with_name(near)}?" if near else ""
+    return f"{path}: no such file{hint} (TOML files in that folder: {', '.join(there) or 'none'})"
+
+
+def _override(text: str, document: dict[str, Any], path: Path) -> KeyPath:
+    """Puts one ``KEY=VALUE`` into ``document``; returns the path of what changed."""
+    key, equals, value = text.partition("=")
+    parts = _key_parts(key)
+    if not equals or not parts:
+        raise ConfigError(f"--set {text}: write KEY=VALUE, as in --set evolution.population=64")
+    *parents, last = _with_gene_name(parts)
+    place: KeyPath = ()
+    node: Any = document
+    for part in parents:
+        step = _step(node, part, place, f"{path} with --set {text}")
+        child = node[step] if isinstance(step, int) else node.get(step)
+        if not isinstance(child, dict | list):
+            child = node[step] = {}  # was absent, or a plain value: validation says what is allowed there
+        node, place = child, (*place, step)
+    step = _step(node, last, place, f"{path} with --set {text}")
+    node[step] = _override_value(value)
+    return (*place, step)
+
+
+def _name_genes(document: dict[str, Any]) -> None:
+    """Makes ``meta.steps = 8`` in ``[genes]``, to TOML a table in a table, the gene named ``meta.steps``."""
+
+    def named(genes: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+        for key, value in genes.items():
+            if isinstance(value, dict) and not value.keys() <= _LIMITS:
+                yield from named(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    if isinstance(document.get("genes"), dict):
+        document["genes"] = dict(named(document["genes"], ""))
+
+
+def _with_gene_name(parts: list[str]) -> list[str]:
+    """``genes.meta.steps.low`` → genes, meta.steps, low; other keys as they are."""
+    if parts[0] != "genes" or len(parts) < 3:
+        return parts
+    limits = parts[-1:] if parts[-1] in _LIMITS else []
+    return ["genes", ".".join(parts[1 : len(parts) - len(limits)]), *limits]
+
+
+def _step(node: object, part: str, place: KeyPath, source: str) -> str | int:
+    """``part`` of a key as what indexes ``node``: an entry's number where it is a list."""
+    if not isinstance(node, list):
+        return part
+    if not part.isdecimal() or int(part) >= len(node):
+        entries = ", ".join(dotted((*place, index)) for index in range(len(node))) or "none"
+        raise ConfigError(f"{source}: {dotted(place)} is a list; name one of its entries ({entries})")
+    return int(part)
+
+
+def _key_parts(key: str) -> list[str]:
+    """The parts of a key such as ``evolution.population``, by TOML's rules; [] where it is no key."""
+    try:
+        node: object = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    parts = []
+    while isinstance(node, dict) and len(node) == 1:
+        ((part, node),) = node.items()
+        parts.append(part)
+    return parts if node == 0 else []
+
+
+def _override_value(text: str) -> object:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    return document["value"] if len(document) == 1 else text

@@ -1,0 +1,49 @@
+"""joblib's worker processes: none answers Ctrl-C by itself, none outlives the driver.
+
+The driver alone decides what an interruption means. A worker that got the terminal's SIGINT as well would
+print a traceback, and one whose driver was killed would compute on for nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from joblib.externals import loky
+
+_GLANCE_SECONDS = 1.0
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold SIGINT back while processes are started: they inherit the mask; the signal arrives afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@lru_cache(maxsize=1)
+def die_with(driver: int) -> None:
+    """End this worker soon after process ``driver``, its parent, has ended, however that happened."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(_GLANCE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="driver watch", daemon=True).start()
+
+
+def stop_workers() -> None:
+    """Kill the joblib workers of this process, whatever they are doing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # loky warns where the program pgrep is missing, and does without
+        loky.get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)

@@ -1,0 +1,69 @@
+"""What the exported optimizer refuses: options, states, gradients and losses that it cannot work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from evometa.errors import unknown
+from evometa.trees import Tree
+
+#: Options of a parameter group; the last two are those that torch and its schedulers put there.
+GROUP_OPTIONS = ("params", "lr", "weight_decay", "name", "initial_lr", "param_names")
+
+#: A loss as users have it.
+Loss = Tensor | float
+
+
+def check_options(group: Mapping[str, object], defaults: Mapping[str, object]) -> None:
+    """Raise ValueError for an option of a parameter group that is unknown or out of range."""
+    for option in group:
+        if option not in GROUP_OPTIONS:
+            raise ValueError(unknown("optimizer option", option, GROUP_OPTIONS))
+    for option, words in (("lr", "learning rate"), ("weight_decay", "weight_decay value")):
+        value = group.get(option, defaults[option])
+        if not _is_number(value) or not 0.0 <= float(value) < float("inf"):  # type: ignore[arg-type]
+            raise ValueError(f"Invalid {words}: {value!r}, expected a finite number from 0")
+
+
+def check_state(given: object, expected: Tree, of: str) -> None:
+    """Raise ValueError unless ``given`` has the names and shapes of ``expected``, the state of ``of``."""
+    if not isinstance(given, dict) or given.keys() != expected.keys():
+        names = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
+        raise ValueError(f"loaded state of {of} holds {names}, this optimizer keeps {sorted(expected)}")
+    for name, value in expected.items():
+        if not isinstance(given[name], Tensor) or given[name].shape != value.shape:
+            shape = list(getattr(given[name], "shape", ()))
+            raise ValueError(
+                f"loaded state {name!r} of {of} has shape {shape}, this optimizer keeps {list(value.shape)}"
+            )
+
+
+def has_gradient(parameter: Tensor) -> bool:
+    """Whether a step moves ``parameter``; raises RuntimeError for a sparse gradient."""
+    if parameter.grad is None or not parameter.numel():
+        return False
+    if parameter.grad.layout != torch.strided:
+        raise RuntimeError(
+            "evolved optimizers do not support sparse gradients: a rule sees whole tensors; "
+            "use sparse=False in the embedding"
+        )
+    return True
+
+
+def as_loss(loss: Loss | None) -> Tensor | None:
+    """The loss as a (1,) tensor of its own, cut from any graph; raises ValueError unless it is one number."""
+    if loss is None:
+        return None
+    value = (
+        loss.detach().clone() if isinstance(loss, Tensor) else torch.tensor(float(loss), dtype=torch.float64)
+    )
+    if value.numel() != 1:
+        raise ValueError(f"loss has shape {tuple(value.shape)}, expected a single number; reduce it first")
+    return value.reshape(1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)

@@ -1,0 +1,97 @@
+"""The exported file: genome, weights and the horizon they were trained for, checked when written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from evometa.errors import GenomeError, UnknownNameError, unknown
+from evometa.genome.codec import load_genome, save_genome
+from evometa.genome.genome import Genome
+from evometa.rules.learner import Learner
+from evometa.rules.registry import RULES
+from evometa.trees import Tree
+
+
+def export_genome(
+    path: Path, genome: Genome, weights: Tree, *, horizon: int, provenance: Mapping[str, object]
+) -> None:
+    """Write one safetensors file that :func:`~evometa.export.optimizer.load_optimizer` reads.
+
+    Args:
+        path: the file; it is replaced if it exists, its directory must exist.
+        weights: the genome's weights φ; {} where nothing is learned.
+        horizon: planned number of inner steps the genome was evolved for.
+        provenance: where it comes from (campaign, versions, objective values), plain JSON data.
+
+    Raises GenomeError for a genome or weights that could not be loaded again, and where no file can be
+    written.
+    """
+    check_weights(learner_of(genome), weights)
+    extra = {"horizon": _checked_horizon(horizon), "provenance": dict(provenance)}
+    if not path.parent.is_dir():
+        raise GenomeError(f"{path}: the directory {str(path.parent)!r} does not exist; create it first")
+    if path.is_dir():
+        raise GenomeError(f"{path}: is a directory, expected the name of a file")
+    try:
+        save_genome(path, genome, weights, extra=extra)
+    except OSError as error:
+        raise GenomeError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_export(path: Path) -> tuple[Genome, Tree, int | None]:
+    """Genome, weights and trained horizon (None where the file names none) of a file, all checked.
+
+    Raises GenomeError naming the file for one that is missing, damaged, foreign or from a newer version,
+    and for a genome or weights that this version of evometa does not know.
+    """
+    genome, weights, extra = load_genome(path)
+    try:
+        check_weights(learner_of(genome), weights)
+        horizon = None if "horizon" not in extra else _checked_horizon(extra["horizon"])
+    except GenomeError as error:
+        raise GenomeError(f"{path}: {error}") from error
+    return genome, weights, horizon
+
+
+def learner_of(genome: Genome) -> Learner:
+    """The learner of a genome from a file. Raises GenomeError for an unknown family or wrong genes.
+
+    Only registered families will do: a name like ``pkg.module:attribute`` imports code, and a file from
+    elsewhere must not choose what is imported.
+    """
+    if genome.family not in RULES:
+        hint = "; register it through the entry-point group 'evometa.rules'" if ":" in genome.family else ""
+        raise GenomeError(unknown("rule", genome.family, RULES.names()) + hint)
+    try:
+        return Learner.of(genome.family, genome.genes)
+    except UnknownNameError as error:  # an installed plug-in that cannot be imported
+        raise GenomeError(str(error)) from error
+
+
+def check_weights(learner: Learner, weights: Tree) -> None:
+    """Raise GenomeError unless ``weights`` are those of ``learner``: names, shapes, finite real numbers."""
+    expected = learner.init_weights(torch.Generator())
+    for name, fresh in expected.items():
+        if name not in weights:
+            raise GenomeError(f"weights {name!r} are missing, expected shape {tuple(fresh.shape)}")
+        value = weights[name]
+        if value.shape != fresh.shape:
+            raise GenomeError(
+                f"weights {name!r} have shape {tuple(value.shape)}, expected {tuple(fresh.shape)}"
+            )
+        if not value.is_floating_point():
+            raise GenomeError(f"weights {name!r} are {value.dtype}, expected floating-point numbers")
+        if not torch.isfinite(value).all():
+            raise GenomeError(f"weights {name!r} hold NaN or infinity")
+    for name in weights:
+        if name not in expected:
+            raise GenomeError(unknown("weights", name, expected))
+
+
+def _checked_horizon(horizon: object) -> int:
+    if not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1:
+        raise GenomeError(f"horizon is {horizon!r}, expected a whole number of steps from 1")
+    return horizon

@@ -1,0 +1,287 @@
+"""An exported genome as a ``torch.optim.Optimizer``.
+
+It runs the very rule that was evolved (:class:`~evometa.rules.learner.Learner`, with one task and one tensor
+at a time), so there is no second implementation to keep equal. What belongs to a tensor is kept in
+``state[parameter]``; the schedule reads the training of the whole model, so its state exists once, under
+the key :data:`SCHEDULE_KEY` (``torch.optim`` passes keys that are no parameters through ``state_dict``).
+
+State tensors are replaced, never edited in place: a ``state_dict`` taken earlier stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT, StateDict
+
+from evometa.export.checks import Loss, as_loss, check_options, check_state, has_gradient
+from evometa.export.file import check_weights, learner_of, read_export
+from evometa.genome.genome import Genome
+from evometa.layout import Layout
+from evometa.rules.base import StepContext
+from evometa.trees import Tree, tree_map
+
+#: Where ``state`` holds what belongs to the whole model: step count, horizon, the schedule's state.
+SCHEDULE_KEY = "schedule"
+
+
+def load_optimizer(
+    path: str | Path,
+    params: ParamsT,
+    lr: float | Tensor = 1.0,
+    *,
+    weight_decay: float = 0.0,
+    horizon: int | None = None,
+) -> EvolvedOptimizer:
+    """The optimizer in an exported file, ready to train ``params``.
+
+    Args:
+        path: a file written by :func:`~evometa.export.file.export_genome`.
+        params: parameters, named parameters or parameter groups, as for any ``torch.optim`` optimizer.
+        lr: factor on the rule's own step; 1.0 trains as evolved.
+        weight_decay: decoupled, as in AdamW: ``p -= lr·weight_decay·p`` beside the rule's step.
+        horizon: number of steps you plan to make, which schedules run over; None takes the number the
+            genome was evolved for.
+
+    Raises GenomeError for a missing, damaged, foreign or newer file, ValueError for a wrong option.
+    """
+    genome, weights, trained_horizon = read_export(Path(path))
+    if horizon is None and trained_horizon is None:
+        raise ValueError(f"{path} names no trained horizon; say how many steps you plan with horizon=…")
+    steps = trained_horizon if horizon is None else horizon
+    return EvolvedOptimizer(params, genome, weights, lr, weight_decay=weight_decay, horizon=cast(int, steps))
+
+
+class EvolvedOptimizer(Optimizer):
+    """Trains with the update rule and schedule of ``genome``.
+
+    Everything a ``torch.optim.Optimizer`` does works: parameter groups with their own ``lr`` and
+    ``weight_decay``, learning-rate schedulers, hooks, ``state_dict``, pickling, copying. Parameters of
+    half precision are updated in float32; integers and parameters without a gradient are left alone.
+
+    Args:
+        weights: the genome's weights φ; {} where nothing is learned.
+        horizon: planned number of steps; after it the schedule stays where it ends.
+
+    Raises GenomeError for a genome or weights that are not valid, ValueError for a wrong option and for
+    complex parameters.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        genome: Genome,
+        weights: Tree,
+        lr: float | Tensor = 1.0,
+        *,
+        weight_decay: float = 0.0,
+        horizon: int,
+    ) -> None:
+        if not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1:
+            raise ValueError(f"Invalid horizon: {horizon!r}, expected a whole number of steps from 1")
+        self.genome = genome
+        self._learner = learner_of(genome)
+        check_weights(self._learner, weights)
+        self._weights = tree_map(lambda value: value.detach().clone(), weights)
+        self._horizon = horizon
+        self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tree, Tree]] = {}
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        cast(dict[object, Tree], self.state)[SCHEDULE_KEY] = self._fresh_model_state()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its tensors begin their own step count at the next step.
+
+        Raises ValueError for an option this optimizer does not have, a negative one, complex parameters.
+        """
+        if isinstance(param_group, dict):  # torch refuses the rest
+            param_group = dict(param_group)
+            check_options(param_group, self.defaults)
+        super().add_param_group(param_group)
+        for parameter in self.param_groups[-1]["params"]:
+            if parameter.is_complex():
+                self.param_groups.pop()
+                raise ValueError(
+                    f"a parameter is {parameter.dtype}, but evolved rules update real numbers only; "
+                    "pass torch.view_as_real of it"
+                )
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], Loss] | None = None, *, loss: Loss | None = None
+    ) -> Loss | None:
+        """Update every parameter that has a gradient; returns what ``closure`` returned.
+
+        Args:
+            closure: computes loss and gradients anew, as for any ``torch.optim`` optimizer.
+            loss: training loss at the current parameters, for rules and schedules that read it; taken
+                from the closure where there is one, and left out at will.
+        """
+        returned: Loss | None = None
+        if closure is not None:
+            with torch.enable_grad():
+                returned = closure()
+        known = as_loss(returned if loss is None else loss)
+        moving = [(p, group) for group in self.param_groups for p in group["params"] if has_gradient(p)]
+        if moving:
+            factor = self._advance_schedule(known)
+            for parameter, group in moving:
+                self._update(parameter, group, factor, known)
+        return returned
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Continue where :meth:`state_dict` was taken, bit for bit, the horizon included.
+
+        Raises ValueError for the state of another optimizer, another rule, or other parameters.
+        """
+        received: list[StateDict] = []
+
+        def check(_: Optimizer, given: StateDict) -> None:
+            self._check_state(given)
+            received.append(given)
+
+        # Registered last, so that it sees what the user's own hooks made of the dictionary.
+        handle = self.register_load_state_dict_pre_hook(check)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+        # torch has cast the state to the dtype of the parameter, which for half precision loses digits.
+        saved = received[0]["state"]
+        for key, parameter in self._by_key(received[0]):
+            if key in saved:
+                self.state[parameter] = _cast(saved[key], parameter.device, _compute_dtype(parameter))
+        self._horizon = int(saved[SCHEDULE_KEY]["horizon"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickling and copying keep: hooks are left out, as ``torch.optim`` does."""
+        own = {"genome": self.genome, "_weights": self._weights, "_horizon": self._horizon}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "genome" in state:  # load_state_dict comes here as well, without one
+            self._learner = learner_of(self.genome)
+            self._placed = {}
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return chain.from_iterable(group["params"] for group in self.param_groups)
+
+    def _home(self) -> tuple[torch.device, torch.dtype]:
+        """Where the schedule computes: as the first parameter does."""
+        for parameter in self._parameters():
+            return parameter.device, _compute_dtype(parameter)
+        return torch.device("cpu"), torch.float32
+
+    def _place(self, device: torch.device, dtype: torch.dtype) -> tuple[Tree, Tree]:
+        """Weights and continuous genes on ``device`` in ``dtype``; moved once."""
+        if (device, dtype) not in self._placed:
+            hyper = {
+                name: torch.full((), value, device=device, dtype=dtype)
+                for name, value in self._learner.hyper.items()
+            }
+            self._placed[device, dtype] = (tree_map(lambda v: v.to(device, dtype), self._weights), hyper)
+        return self._placed[device, dtype]
+
+    def _context(
+        self, layout: Layout, step: Tensor, loss: Tensor | None, device: torch.device, dtype: torch.dtype
+    ) -> StepContext:
+        return StepContext(
+            layout,
+            _scalar(int(step), device, dtype),
+            _scalar(self._horizon, device, dtype),
+            None if loss is None else loss.to(device, dtype),
+        )
+
+    def _fresh_model_state(self) -> Tree:
+        """What belongs to the whole model, before the first step; the horizon is there to be saved."""
+        device, dtype = self._home()
+        weights, _ = self._place(device, dtype)
+        like = torch.empty((), device=device, dtype=dtype)
+        counts = {"step": torch.tensor(0), "horizon": torch.tensor(self._horizon)}
+        return {**counts, **self._learner.init_schedule_state(weights, 1, like)}
+
+    def _fresh_rule_state(self, parameter: Tensor) -> Tree:
+        device, dtype = parameter.device, _compute_dtype(parameter)
+        weights, _ = self._place(device, dtype)
+        flat = parameter.detach().to(dtype).reshape(1, -1)
+        rule = self._learner.init_rule_state(weights, flat, _layout((tuple(parameter.shape),)))
+        return {"step": torch.tensor(0), **tree_map(lambda value: _apart(value, flat), rule)}
+
+    def _advance_schedule(self, loss: Tensor | None) -> Tensor:
+        """The factor on this step, () or (1,); counts the step."""
+        device, dtype = self._home()
+        weights, hyper = self._place(device, dtype)
+        states = cast(dict[object, Tree], self.state)
+        # Absent after optimizer.state.clear(), which starts any torch.optim optimizer afresh.
+        whole = _cast(states[SCHEDULE_KEY] or self._fresh_model_state(), device, dtype)
+        layout = _layout(tuple(tuple(parameter.shape) for parameter in self._parameters()))
+        context = self._context(layout, whole["step"], loss, device, dtype)
+        factor, new = self._learner.factor(weights, hyper, whole, context)
+        states[SCHEDULE_KEY] = {"step": whole["step"] + 1, "horizon": whole["horizon"], **new}
+        return factor
+
+    def _update(self, parameter: Tensor, group: dict[str, Any], factor: Tensor, loss: Tensor | None) -> None:
+        device, dtype = parameter.device, _compute_dtype(parameter)
+        weights, hyper = self._place(device, dtype)
+        state = self.state[parameter] or self._fresh_rule_state(parameter)
+        layout = _layout((tuple(parameter.shape),))
+        context = self._context(layout, state["step"], loss, device, dtype)
+        params = parameter.detach().to(dtype).reshape(1, -1)
+        grads = cast(Tensor, parameter.grad).detach().to(dtype).reshape(1, -1)
+        step, new = self._learner.scaled_step(
+            weights, hyper, state, grads, params, context, factor.to(device, dtype)
+        )
+        self.state[parameter] = {
+            "step": state["step"] + 1,
+            **tree_map(lambda value: _apart(value, params, grads), new),
+        }
+        change = step * group["lr"]
+        if group["weight_decay"]:
+            change = change - params * (group["lr"] * group["weight_decay"])
+        parameter.copy_((params + change).reshape(parameter.shape))
+
+    def _by_key(self, state_dict: StateDict) -> Iterator[tuple[object, Tensor]]:
+        """The keys of a state dictionary beside the parameters they stand for."""
+        keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        return zip(keys, self._parameters(), strict=False)  # torch refuses other numbers of parameters
+
+    def _check_state(self, state_dict: StateDict) -> None:
+        saved = state_dict.get("state", {})
+        if SCHEDULE_KEY not in saved:
+            raise ValueError("loaded state dict was not saved by an evolved optimizer")
+        check_state(saved[SCHEDULE_KEY], self._fresh_model_state(), "the schedule")
+        for key, parameter in self._by_key(state_dict):
+            if key in saved:
+                check_state(saved[key], self._fresh_rule_state(parameter), f"parameter {key}")
+
+
+def _compute_dtype(parameter: Tensor) -> torch.dtype:
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+
+
+def _cast(state: Tree, device: torch.device, dtype: torch.dtype) -> Tree:
+    """State where its parameter is; counts are whole numbers that stay on the CPU, where reading is free."""
+    return tree_map(lambda v: v.to(device, dtype) if v.is_floating_point() else v.cpu(), state)
+
+
+def _apart(value: Tensor, *others: Tensor) -> Tensor:
+    """``value`` in memory of its own: a rule may keep a gradient that the next backward pass overwrites."""
+    taken = {other.untyped_storage().data_ptr() for other in others}
+    return value.clone() if value.untyped_storage().data_ptr() in taken else value
+
+
+@lru_cache(maxsize=1024)
+def _layout(shapes: tuple[tuple[int, ...], ...]) -> Layout:
+    return Layout.of({str(index): shape for index, shape in enumerate(shapes)})
+
+
+@lru_cache(maxsize=64)
+def _scalar(value: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A number as rules want it; all tensors of a step share it."""
+    return torch.full((), float(value), device=device, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Genes, search spaces, genomes, variation operators and their codec: plain data, no learning."""

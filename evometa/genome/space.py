@@ -1,0 +1,158 @@
+"""A search space: an ordered set of genes, some of which are active only under conditions on others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from evometa.errors import GenomeError, unknown
+from evometa.genome.genes import Choice, Gene, Integer, LogReal, NumericGene, Real, Subset, Value
+
+Genes = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Genes in order; a gene's condition may name only genes that stand before it."""
+
+    genes: tuple[Gene, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for gene in self.genes:
+            if gene.name in seen:
+                raise GenomeError(f"gene {gene.name!r} stands twice in a space")
+            late = [name for name in gene.when if name not in seen]
+            if late:
+                raise GenomeError(f"gene {gene.name!r} depends on {late[0]!r}, which is not before it")
+            seen.add(gene.name)
+
+    def __iter__(self) -> Iterator[Gene]:
+        return iter(self.genes)
+
+    def __contains__(self, name: str) -> bool:
+        return any(gene.name == name for gene in self.genes)
+
+    def __getitem__(self, name: str) -> Gene:
+        for gene in self.genes:
+            if gene.name == name:
+                return gene
+        raise GenomeError(unknown("gene", name, self.names()))
+
+    def names(self) -> list[str]:
+        """Gene names in order."""
+        return [gene.name for gene in self.genes]
+
+    def union(self, *others: Iterable[Gene]) -> Space:
+        """This space followed by the genes of other spaces; their conditions may name genes of this one."""
+        return Space(self.genes + tuple(gene for other in others for gene in other))
+
+    def is_active(self, gene: Gene, values: Genes) -> bool:
+        """Whether ``gene`` counts, given the values of the genes before it."""
+        return all(name in values and values[name] in options for name, options in gene.when.items())
+
+    def complete(self, values: Genes) -> dict[str, Value]:
+        """The active genes in order, checked, with defaults for those not given; inactive ones are dropped.
+
+        Raises GenomeError for a name that is not in the space or a value that is not permitted.
+        """
+        for name in values:
+            if name not in self:
+                raise GenomeError(unknown("gene", name, self.names()))
+        chosen: dict[str, Value] = {}
+        for gene in self.genes:
+            if self.is_active(gene, chosen):
+                chosen[gene.name] = gene.check(values[gene.name]) if gene.name in values else gene.default
+        return chosen
+
+    def shared(self, values: Genes) -> dict[str, Value]:
+        """Those of ``values`` whose gene exists here and permits them: what crosses between families."""
+        kept: dict[str, Value] = {}
+        for gene in self.genes:
+            if gene.name in values:
+                try:
+                    kept[gene.name] = gene.check(values[gene.name])
+                except GenomeError:  # the other family's range is wider: not a shared value
+                    continue
+        return kept
+
+    def sample(self, generator: np.random.Generator) -> dict[str, Value]:
+        """A uniform draw of every active gene."""
+        chosen: dict[str, Value] = {}
+        for gene in self.genes:
+            value = gene.sample(generator)  # drawn even when inactive: a condition must not shift the stream
+            if self.is_active(gene, chosen):
+                chosen[gene.name] = value
+        return chosen
+
+    def continuous(self, values: Genes) -> dict[str, float]:
+        """The active real-valued genes: what may differ inside one cohort."""
+        return {
+            gene.name: float(values[gene.name])  # type: ignore[arg-type]
+            for gene in self.genes
+            if isinstance(gene, Real | LogReal) and gene.name in values
+        }
+
+    def structural(self, values: Genes) -> tuple[tuple[str, Value], ...]:
+        """The active integer, choice and subset genes: what two genomes of one cohort must share."""
+        return tuple(
+            (gene.name, values[gene.name])
+            for gene in self.genes
+            if isinstance(gene, Integer | Choice | Subset) and gene.name in values
+        )
+
+    def restricted(self, limits: Mapping[str, object]) -> Space:
+        """This space with some genes held at one value or narrowed.
+
+        ``limits`` maps a gene's name to a value, to ``{"low": …, "high": …}`` for numeric genes, or to
+        ``{"options": […]}`` for choices and subsets. Names that are not in the space are ignored, because
+        a campaign limits the genes of several families at once. Raises GenomeError for what the gene
+        does not permit.
+        """
+        return Space(
+            tuple(_limited(gene, limits[gene.name]) if gene.name in limits else gene for gene in self)
+        )
+
+
+def _limited(gene: Gene, limit: object) -> Gene:
+    """``gene`` held or narrowed; its kind stays, since continuous genes reach a rule as numbers."""
+    if not isinstance(limit, Mapping):
+        return _held(gene, gene.check(limit))
+    if isinstance(gene, NumericGene):
+        _only_keys(gene, limit, ("low", "high"))
+        low = cast(float, gene.check(limit.get("low", gene.low)))
+        high = cast(float, gene.check(limit.get("high", gene.high)))
+        if low > high:
+            raise GenomeError(f"gene {gene.name!r}: low {low!r} is above high {high!r}")
+        return replace(gene, low=low, high=high, initial=min(max(gene.initial, low), high))
+    _only_keys(gene, limit, ("options",))
+    options = limit.get("options")
+    if not isinstance(options, list | tuple) or not options:
+        raise GenomeError(f"gene {gene.name!r}: options is {options!r}, expected a list: {gene.allowed}")
+    if isinstance(gene, Subset):
+        kept = cast(tuple[str, ...], gene.check(options))
+        initial = tuple(option for option in gene.initial if option in kept)
+        return replace(gene, options=kept, initial=initial if len(initial) >= gene.min_size else kept)
+    if isinstance(gene, Choice):
+        allowed = tuple(dict.fromkeys(gene.check(option) for option in options))
+        return replace(gene, options=allowed, initial=gene.default if gene.default in allowed else allowed[0])
+    raise GenomeError(f"gene {gene.name!r} cannot be narrowed")
+
+
+def _only_keys(gene: Gene, limit: Mapping[str, object], known: tuple[str, ...]) -> None:
+    for key in limit:
+        if key not in known:
+            raise GenomeError(f"gene {gene.name!r}: {unknown('limit', key, known)}")
+
+
+def _held(gene: Gene, value: Value) -> Gene:
+    if isinstance(gene, NumericGene):
+        number = cast(float, value)
+        return replace(gene, low=number, high=number, initial=number)
+    if isinstance(gene, Subset):
+        options = cast(tuple[str, ...], value)
+        return replace(gene, options=options, initial=options, min_size=len(options))
+    return Choice(gene.name, (value,), when=gene.when, note=gene.note)

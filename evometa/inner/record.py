@@ -1,0 +1,71 @@
+"""What an unroll reports: losses and a status per run. Reported only; the step never reads it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Status(StrEnum):
+    """How one run (a candidate on a task) ended. A failure is a value in a row, never an exception."""
+
+    COMPLETE = "complete"
+    DIVERGED = "diverged"
+    PRUNED = "pruned"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class UnrollRecord:
+    """Losses of P candidates on T tasks over K steps.
+
+    Attributes:
+        losses: ``(P, T, K + 1)``; entry k is the loss after k updates, on minibatch k. Entry K therefore
+            belongs to the trained parameters. Non-finite once a run has diverged.
+        valid_losses: ``(P, T)`` loss of the trained parameters on the task's held-out rows; NaN without.
+        status: ``(P, T)`` names of :class:`Status`.
+        final_window: how many of the last losses are averaged into the final loss.
+        noise_floor: losses below it count as equal.
+        descriptions: ``T`` lines naming the tasks.
+        family: the tasks' family.
+    """
+
+    losses: FloatArray
+    valid_losses: FloatArray
+    status: npt.NDArray[np.str_]
+    final_window: int
+    noise_floor: float
+    descriptions: tuple[str, ...]
+    family: str
+
+    @property
+    def final_losses(self) -> FloatArray:
+        """``(P, T)`` mean of the last ``final_window`` losses."""
+        window = min(self.final_window, self.losses.shape[-1])
+        return np.asarray(self.losses[..., -window:].mean(axis=-1))
+
+    @property
+    def n_inner_steps(self) -> int:
+        """Inner steps made: candidates × tasks × updates."""
+        candidates, tasks, points = self.losses.shape
+        return int(candidates * tasks * (points - 1))
+
+
+def concatenate(records: list[UnrollRecord]) -> UnrollRecord:
+    """Records of the same candidates on several batches of one family's tasks, joined on the task axis."""
+    return UnrollRecord(
+        losses=np.concatenate([record.losses for record in records], axis=1),
+        valid_losses=np.concatenate([record.valid_losses for record in records], axis=1),
+        status=np.concatenate([record.status for record in records], axis=1),
+        final_window=records[0].final_window,
+        noise_floor=records[0].noise_floor,
+        descriptions=tuple(line for record in records for line in record.descriptions),
+        family=records[0].family,
+    )

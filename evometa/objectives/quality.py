@@ -1,0 +1,71 @@
+"""How well a genome trains: against tuned Adam on the same tasks, at equal steps. 1.0 is as good as it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evometa.objectives.base import OBJECTIVES, WORST_RATIO, FloatArray, Objective, Outcomes
+
+
+def geometric_mean(ratios: FloatArray) -> float:
+    """exp of the mean logarithm."""
+    return float(np.exp(np.log(ratios).mean()))
+
+
+def meta_loss(outcomes: Outcomes) -> float:
+    """Geometric mean over tasks of the final loss divided by tuned Adam's."""
+    return geometric_mean(outcomes.final_ratio)
+
+
+def anytime(outcomes: Outcomes) -> float:
+    """Geometric mean over tasks and steps of the loss divided by tuned Adam's."""
+    return geometric_mean(outcomes.anytime_ratio)
+
+
+def robustness(outcomes: Outcomes) -> float:
+    """Geometric mean of the worst tenth of the final ratios; a run that diverged counts as the worst."""
+    worst_first = np.sort(outcomes.final_ratio)[::-1]
+    return geometric_mean(worst_first[: max(1, len(worst_first) // 10)])
+
+
+def divergence(outcomes: Outcomes) -> float:
+    """Share of the runs that diverged or failed."""
+    return float(outcomes.lost.mean())
+
+
+for _objective in (
+    Objective(
+        "meta_loss",
+        "final loss over tuned Adam's on the same tasks (geometric mean)",
+        "× tuned Adam",
+        meta_loss,
+        worst=WORST_RATIO,
+        scale="log",
+        ideal=0.01,
+        reference=10.0,
+    ),
+    Objective(
+        "anytime",
+        "area under the log-loss curve, as a ratio to tuned Adam's",
+        "× tuned Adam",
+        anytime,
+        worst=WORST_RATIO,
+        scale="log",
+        ideal=0.01,
+        reference=10.0,
+    ),
+    Objective(
+        "robustness",
+        "worst tenth of the final ratios, diverged runs counted as the worst",
+        "× tuned Adam",
+        robustness,
+        worst=WORST_RATIO,
+        scale="log",
+        ideal=0.01,
+        reference=WORST_RATIO,
+    ),
+    Objective(
+        "divergence", "share of runs that diverged or failed", "share", divergence, worst=1.0, reference=1.0
+    ),
+):
+    OBJECTIVES.add(_objective.name, _objective)

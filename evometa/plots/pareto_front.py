@@ -1,0 +1,276 @@
+"""The Pareto front: every pair of objectives, how the front moved, and where hand-designed rules stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from evometa.campaign.results import Front, read_baselines, read_front
+from evometa.evolution.front import non_dominated
+from evometa.objectives import Objective
+from evometa.plots.labels import label_points
+from evometa.plots.scales import in_words, is_ratio, scale_axis
+from evometa.plots.style import (
+    GREY,
+    HALO,
+    INK,
+    PALE,
+    STROKES,
+    family_mark,
+    house_style,
+    legend_beside,
+    new_figure,
+)
+from evometa.store import CampaignStore, GenerationRecord
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Fronts of earlier generations that are drawn, from pale to dark.
+N_EARLIER = 4
+_FADE = ("#d3e3f0", "#b4cfe5", "#92b9d9", "#6fa2cc")
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A named rule that is no member of the front: its ``label``, its ``family``, its ``values`` ``(M,)``."""
+
+    label: str
+    family: str
+    values: FloatArray
+
+
+@dataclass(frozen=True)
+class ParetoFrontData:
+    """What the figure shows; M objectives.
+
+    Attributes:
+        objectives: the M objectives (with one only, the generation of birth is added as a second).
+        ids, families: of the front's members, best in the first objective first.
+        values: theirs, ``(n, M)``.
+        best, knee: indices of the member best in the first objective and of the knee.
+        final: whether ``values`` are from the final evaluation, else from the last generation's.
+        n_generations: generations so far.
+        earlier: generation → the values of its front ``(n, M)``, for a few earlier generations.
+        others: last known values of all other genomes ``(n, M)``.
+        landmarks: tuned hand-designed rules, before the campaign has finished its seed genomes.
+    """
+
+    objectives: list[Objective]
+    ids: list[str]
+    families: list[str]
+    values: FloatArray
+    best: int
+    knee: int
+    final: bool
+    n_generations: int
+    earlier: dict[int, FloatArray]
+    others: FloatArray
+    landmarks: list[Landmark]
+
+
+def pareto_front_data(store: CampaignStore) -> ParetoFrontData:
+    """The front of a campaign and what surrounds it. Raises StoreError before the first generation."""
+    front = read_front(store)
+    records = store.generations()
+    latest = {candidate.genome_id: candidate.values for record in records for candidate in record.candidates}
+    ids = [genome.id for genome in front.genomes]
+    others = np.array([values for genome_id, values in latest.items() if genome_id not in ids])
+    data = ParetoFrontData(
+        objectives=front.objectives,
+        ids=ids,
+        families=[genome.family for genome in front.genomes],
+        values=front.values,
+        best=front.best(front.objectives[0].name),
+        knee=front.knee,
+        final=front.final,
+        n_generations=len(records),
+        earlier={record.index: _front_values(record) for record in _a_few(records[:-1])},
+        others=others.reshape(-1, len(front.objectives)),
+        landmarks=_tuned_rules(store) if front.final else _seeds(store, latest),
+    )
+    return data if len(front.objectives) > 1 else _with_birth(data, front, store, list(latest))
+
+
+def staircase(values: FloatArray) -> FloatArray:
+    """The corners of the region that points ``(n, 2)`` dominate, from left to right, ``(m, 2)``."""
+    members = values[non_dominated(values)]
+    members = members[np.argsort(members[:, 0])]
+    corners = np.repeat(members, 2, axis=0)
+    corners[1:, 1] = corners[:-1, 1].copy()  # go right at the height of the point before, then down
+    return corners[1:]
+
+
+@house_style()
+def plot_pareto_front(data: ParetoFrontData) -> Figure:
+    """One panel for each pair of objectives: the first of the pair upwards, the second to the right."""
+    n = len(data.objectives) - 1
+    size = (7.6, 4.9) if n == 1 else (2.4 + 3.0 * n, 1.4 + 2.6 * n)
+    figure = new_figure(*size, *_titles(data))
+    cells = figure.add_gridspec(n, n)
+    panels = {(i, j): figure.add_subplot(cells[i, j - 1]) for i, j in combinations(range(n + 1), 2)}
+    for (i, j), axes in panels.items():
+        _draw_pair(axes, data, j, i)
+        if j - 1 > i:  # the panels left of it and below it carry the labels
+            axes.set(xlabel="", ylabel="")
+    legend_beside(panels[0, n], list(_legend(data)))
+    for (i, j), axes in panels.items():
+        _label_pair(axes, data, j, i)
+    return figure
+
+
+def _titles(data: ParetoFrontData) -> tuple[str, str]:
+    plural = "s" if data.n_generations > 1 else ""
+    knee = ", ".join(in_words(o, v) for o, v in zip(data.objectives, data.values[data.knee], strict=True))
+    measured = "the final evaluation on fresh tasks" if data.final else "the last generation"
+    return (
+        f"Pareto front after {data.n_generations} generation{plural}: lower left is better",
+        f"Knee {data.ids[data.knee]} ({data.families[data.knee]}): {knee}. The front's values are from "
+        f"{measured} (meta_valid), those of earlier fronts and other genomes from their own generation.",
+    )
+
+
+def _draw_pair(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
+    for which, k in (("x", x), ("y", y)):
+        shown = [data.values, *data.earlier.values(), *(mark.values[None] for mark in data.landmarks)]
+        scale_axis(axes, which, data.objectives[k], np.concatenate(shown)[:, k])  # type: ignore[arg-type]
+    axes.scatter(data.others[:, x], data.others[:, y], s=9, color=PALE, linewidths=0, zorder=1.5)
+    for shade, values in zip(_FADE[-len(data.earlier) :], data.earlier.values(), strict=False):
+        _draw_staircase(axes, values[:, [x, y]], shade, 1.3)
+    _draw_staircase(axes, data.values[:, [x, y]], INK, 1.5)
+    beyond = sum(not _is_inside(axes, point) for point in data.others[:, [x, y]])
+    if beyond:
+        axes.set_title(f"{beyond} other genomes lie beyond these axes", loc="right", fontsize=7, color=GREY)
+    for axis_line, k in ((axes.axvline, x), (axes.axhline, y)):
+        if is_ratio(data.objectives[k]):
+            axis_line(1.0, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1.2)
+    for mark in data.landmarks:
+        shape = family_mark(mark.family).marker
+        axes.plot(mark.values[x], mark.values[y], shape, ms=6, mfc="white", mec=GREY, mew=1.1, zorder=3)
+    for family, values in zip(data.families, data.values, strict=True):
+        style = family_mark(family)
+        axes.plot(
+            values[x], values[y], style.marker, ms=7.5, color=style.colour, mec="white", mew=0.8, zorder=5
+        )
+    for index, role in _rings(data).items():
+        axes.plot(
+            *data.values[index, [x, y]], "o", ms=14, mfc="none", mec=STROKES[role].colour, mew=1.6, zorder=4
+        )
+
+
+def _is_inside(axes: Axes, point: FloatArray) -> bool:
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    return bool(left <= point[0] <= right and bottom <= point[1] <= top)
+
+
+def _draw_staircase(axes: Axes, points: FloatArray, colour: str, width: float) -> None:
+    """The border of what ``points`` dominate, carried on to the panel's upper and right edge."""
+    corners = staircase(points)
+    top, right = axes.get_ylim()[1], axes.get_xlim()[1]
+    line = np.concatenate([[[corners[0, 0], top]], corners, [[right, corners[-1, 1]]]])
+    axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=width, zorder=2, solid_joinstyle="miter")
+
+
+def _label_pair(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
+    """Names of landmarks on the dominated side of the front, ``best`` and ``knee`` on the empty one."""
+    landmarks = np.array([mark.values[[x, y]] for mark in data.landmarks]).reshape(-1, 2)
+    label_points(axes, landmarks, [mark.label for mark in data.landmarks])
+    for index, role in _rings(data).items():
+        axes.annotate(
+            "best, knee" if data.best == data.knee else role,
+            (data.values[index, x], data.values[index, y]),
+            xytext=(0, -9),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=7.5,
+            color=STROKES[role].colour,
+            path_effects=HALO,
+            zorder=6,
+        )
+
+
+def _rings(data: ParetoFrontData) -> dict[int, str]:
+    """Which members are ringed, and as what."""
+    return {data.knee: "knee", data.best: "best"}
+
+
+def _legend(data: ParetoFrontData) -> Iterator[Line2D]:
+    def entry(label: str, **style: object) -> Line2D:
+        return Line2D([], [], label=label, **{"linestyle": "none", **style})  # type: ignore[arg-type]
+
+    yield entry("front", color=INK, linestyle="-", linewidth=1.5)
+    for family in dict.fromkeys(data.families):
+        mark = family_mark(family)
+        yield entry(f"  {family}", marker=mark.marker, color=mark.colour, markersize=7, mec="white")
+    names = {"knee": "knee", "best": f"best {data.objectives[0].name}"}
+    if data.best == data.knee:
+        names["best"] += " and knee"
+    for role in _rings(data).values():
+        ring = {"marker": "o", "markersize": 10, "mfc": "none", "mew": 1.6}
+        yield entry(names[role], mec=STROKES[role].colour, **ring)
+    for shade, generation in zip(_FADE[-len(data.earlier) :], data.earlier, strict=False):
+        yield entry(f"front of generation {generation}", color=shade, linestyle="-", linewidth=1.3)
+    if data.landmarks:
+        what = "tuned hand-designed rule" if data.final else "seed genome"
+        yield entry(what, marker="o", mfc="white", mec=GREY, markersize=6)
+    if len(data.others):
+        yield entry("other genomes", marker="o", color=PALE, markersize=3.5)
+    ratios = [objective for objective in data.objectives if is_ratio(objective)]
+    if ratios:
+        parity = ratios[0].unit.removeprefix("×").strip()
+        yield entry(f"as good as {parity}", color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+
+
+def _a_few(records: list[GenerationRecord]) -> list[GenerationRecord]:
+    """At most :data:`N_EARLIER` of ``records`` at even distances, the first and the last among them."""
+    if not records:
+        return []
+    places = np.linspace(0, len(records) - 1, N_EARLIER).round().astype(int)
+    return [records[place] for place in sorted(set(places.tolist()))]
+
+
+def _front_values(record: GenerationRecord) -> FloatArray:
+    return np.array([candidate.values for candidate in record.candidates if candidate.in_front])
+
+
+def _tuned_rules(store: CampaignStore) -> list[Landmark]:
+    return [Landmark(found.rule, found.rule, found.values) for found in read_baselines(store)]
+
+
+def _seeds(store: CampaignStore, latest: dict[str, tuple[float, ...]]) -> list[Landmark]:
+    """The named seed genomes of generation 0 with their last known values."""
+    seeds = [genome for genome in store.genomes(latest) if genome.lineage.operator == "seed" and genome.name]
+    return [Landmark(genome.name, genome.family, np.array(latest[genome.id])) for genome in seeds]
+
+
+def _with_birth(
+    data: ParetoFrontData, front: Front, store: CampaignStore, evaluated: list[str]
+) -> ParetoFrontData:
+    """The same with the generation of birth as a second column: a single objective has no pairs."""
+    born = {genome.id: float(genome.lineage.generation) for genome in store.genomes(evaluated)}
+
+    def widened(values: FloatArray, births: list[float]) -> FloatArray:
+        return np.column_stack([values, births])
+
+    ids = [genome.id for genome in front.genomes]
+    return replace(
+        data,
+        objectives=[
+            *data.objectives,
+            Objective("birth", "generation of birth", "generation", lambda _: 0.0, worst=0.0),
+        ],
+        values=widened(data.values, [born[identity] for identity in ids]),
+        earlier={
+            generation: widened(values, [float(generation)] * len(values))
+            for generation, values in data.earlier.items()
+        },
+        others=widened(data.others, [born[identity] for identity in evaluated if identity not in ids]),
+        landmarks=[replace(mark, values=np.append(mark.values, 0.0)) for mark in data.landmarks],
+    )

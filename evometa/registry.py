@@ -1,0 +1,69 @@
+"""A registry of named members: built in, found through entry points, or named as ``pkg.module:attribute``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Generic, TypeVar, cast
+
+from evometa.errors import EvometaError, UnknownNameError, unknown
+
+Member = TypeVar("Member")
+
+
+class Registry(Generic[Member]):
+    """Members of one kind by name, in the order in which they were registered."""
+
+    def __init__(self, kind: str, entry_point_group: str | None = None) -> None:
+        self.kind = kind
+        self.entry_point_group = entry_point_group
+        self._members: dict[str, Member] = {}
+
+    def add(self, name: str, member: Member) -> Member:
+        """Register ``member`` under ``name``; a name is taken once."""
+        if name in self._members:
+            raise EvometaError(f"{self.kind} {name!r} is registered twice")
+        self._members[name] = member
+        return member
+
+    def names(self) -> list[str]:
+        """Built-in names first, then those of installed entry points."""
+        plugged = [name for name in self._plugins if name not in self._members]
+        return [*self._members, *plugged]
+
+    def __iter__(self) -> Iterator[tuple[str, Member]]:
+        return ((name, self[name]) for name in self.names())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members or name in self._plugins
+
+    def __getitem__(self, name: str) -> Member:
+        if name in self._members:
+            return self._members[name]
+        if name in self._plugins:
+            return cast(Member, _checked_load(f"{self.kind} {name!r}", self._plugins[name].value))
+        if ":" in name:
+            return cast(Member, _checked_load(self.kind, name))
+        raise UnknownNameError(unknown(self.kind, name, self.names()))
+
+    @cached_property  # reading every installed distribution's entry points takes some 20 ms
+    def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
+        if self.entry_point_group is None:
+            return {}
+        found = importlib.metadata.entry_points(group=self.entry_point_group)
+        return {point.name: point for point in found}
+
+
+def _checked_load(what: str, path: str) -> object:
+    """The object at ``pkg.module:attribute``; user code runs here because the user's own config names it."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        target: object = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except Exception as error:  # user code may raise anything; the cause is named and chained
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # a user's message may span lines
+        raise UnknownNameError(f"{what}: cannot load {path!r}: {reason}") from error
+    return target

@@ -1,0 +1,106 @@
+"""Contract of update rules: what optimises at level 1.
+
+A :class:`RuleFamily` is a registry row: a search space and a way to build a rule from genes. An
+:class:`UpdateRule` is one *structure* of a family: it is built from integer, choice and subset genes,
+and everything that may differ inside a cohort reaches it as tensors: ``weights`` (φ, meta-trained) and
+``hyper`` (the continuous genes, 0-d tensors).
+
+Rules are written for **one candidate**: parameters and gradients are ``(T, N)``, T tasks of N flat
+coordinates. The engine adds the candidate axis with ``torch.vmap`` or a loop; the exported optimizer calls
+the same code with T = 1. So a rule is pure (nothing given is edited in place), has no data-dependent
+Python branches, no ``.item()``, and draws no random numbers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from evometa.genome.space import Genes, Space
+from evometa.layout import Layout
+from evometa.trees import Tree
+
+Hyper = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a rule may know besides gradients and parameters.
+
+    Attributes:
+        layout: segments of the N coordinates.
+        step: () floating tensor, updates made so far (0 at the first).
+        horizon: () floating tensor, planned number of updates; step may exceed it after export.
+        loss: (T,) training loss at the current parameters; None where the caller has none
+            (``optimizer.step()`` without a loss). A rule that wants it defines what it does without.
+    """
+
+    layout: Layout
+    step: Tensor
+    horizon: Tensor
+    loss: Tensor | None
+
+    @property
+    def progress(self) -> Tensor:
+        """Share of the horizon done, () in [0, 1]; stays at 1 beyond the horizon."""
+        return (self.step / self.horizon).clamp(max=1.0)
+
+
+class UpdateRule(ABC):
+    """One structure of a rule family; see the module's text for shapes and purity."""
+
+    @abstractmethod
+    def init_weights(self, generator: torch.Generator) -> Tree:
+        """Fresh weights φ of one candidate, float32 on the CPU; {} for hand-designed rules."""
+
+    @abstractmethod
+    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+        """State before the first step for params ``(T, N)``, in their dtype and device.
+
+        Every tensor has the task axis T in front of its last axis or, for per-tensor statistics, as its
+        first; {} where a rule keeps nothing.
+        """
+
+    @abstractmethod
+    def update(
+        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tree]:
+        """The step to *add* to params, ``(T, N)``, and the next state (same names and shapes).
+
+        A zero gradient must give a finite step; NaN gradients may give anything, the engine records them.
+        """
+
+
+class RuleFamily(ABC):
+    """A registry row: names, search space, builder and explanation of one family of rules."""
+
+    name: str
+    summary: str
+    #: whether its rules have weights φ of their own to meta-train
+    learned: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def space(self) -> Space:
+        """The family's own genes (schedules and meta-training settings are added elsewhere)."""
+
+    @abstractmethod
+    def build(self, genes: Genes) -> UpdateRule:
+        """The rule of these (complete, checked) genes; only structural genes may shape it."""
+
+    @abstractmethod
+    def describe(self, genes: Genes) -> str:
+        """What the rule does, in one or two sentences of plain words."""
+
+    @abstractmethod
+    def formula(self, genes: Genes) -> str:
+        """The update as a formula in Unicode text, one line an equation."""
+
+    def structure(self, genes: Genes) -> Hashable:
+        """What two genomes must share to run in one cohort."""
+        return (self.name, self.space.structural(genes))

@@ -1,0 +1,162 @@
+"""The learner: a genome's update rule times its schedule, as one pure update.
+
+This is the only place where the two meet; the engine, the estimators and the exported optimizer all call
+it. Weights and states of the parts live side by side under the prefixes ``rule.`` and ``schedule.``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from evometa.errors import GenomeError
+from evometa.genome.genes import Choice, Gene, Value
+from evometa.genome.space import Genes, Space
+from evometa.layout import Layout
+from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.rules.registry import RULES, SCHEDULES
+from evometa.rules.schedule_base import Schedule, ScheduleFamily
+from evometa.trees import Tree, under_prefix, with_prefix
+
+
+def schedule_space() -> Space:
+    """The gene ``schedule`` and the conditional genes of every registered schedule."""
+    genes: list[Gene] = [Choice("schedule", tuple(SCHEDULES.names()), note="factor on the step over time")]
+    for name, family in SCHEDULES:
+        genes += [replace(gene, when={"schedule": (name,), **gene.when}) for gene in family.space]
+    return _merged(genes)
+
+
+def learner_space(family: RuleFamily) -> Space:
+    """All genes that shape a genome's update: the rule's own and the schedule's."""
+    return family.space.union(schedule_space())
+
+
+def has_weights(family: str, genes: Genes) -> bool:
+    """Whether a genome has weights φ to meta-train: a learned rule or a learned schedule."""
+    return RULES[family].learned or SCHEDULES[str(genes["schedule"])].learned
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Rule × schedule of one structure. ``genes`` must be complete for :func:`learner_space`."""
+
+    family: str
+    genes: tuple[tuple[str, Value], ...]
+
+    @classmethod
+    def of(cls, family: str, genes: Genes) -> Learner:
+        """The learner of a genome; genes of other levels (``meta.…``) are ignored. Raises GenomeError."""
+        space = learner_space(RULES[family])
+        own = {name: value for name, value in genes.items() if name in space}
+        foreign = [name for name in genes if name not in space and not name.startswith("meta.")]
+        if foreign:
+            raise GenomeError(f"family {family!r} has no gene {foreign[0]!r}")
+        return cls(family, tuple(space.complete(own).items()))
+
+    @cached_property
+    def rule_family(self) -> RuleFamily:
+        return RULES[self.family]
+
+    @cached_property
+    def schedule_family(self) -> ScheduleFamily:
+        return SCHEDULES[str(dict(self.genes)["schedule"])]
+
+    @cached_property
+    def rule(self) -> UpdateRule:
+        return self.rule_family.build(dict(self.genes))
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return self.schedule_family.build(dict(self.genes))
+
+    @cached_property
+    def space(self) -> Space:
+        return learner_space(self.rule_family)
+
+    @cached_property
+    def structure(self) -> Hashable:
+        """What two genomes must share to run in one cohort: all but the continuous genes."""
+        return (self.family, self.space.structural(dict(self.genes)))
+
+    @cached_property
+    def hyper(self) -> dict[str, float]:
+        """The continuous genes: what may differ inside one cohort."""
+        return self.space.continuous(dict(self.genes))
+
+    def init_weights(self, generator: torch.Generator) -> Tree:
+        """Fresh weights of one candidate, float32 on the CPU; {} when nothing is learned."""
+        rule = with_prefix("rule", self.rule.init_weights(generator))
+        return {**rule, **with_prefix("schedule", self.schedule.init_weights(generator))}
+
+    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+        """State before the first step for params ``(T, N)``."""
+        rule = self.init_rule_state(weights, params, layout)
+        return {**rule, **self.init_schedule_state(weights, params.shape[0], params)}
+
+    def init_rule_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+        """The rule's part of the state; the exported optimizer keeps one for every parameter tensor."""
+        return with_prefix("rule", self.rule.init_state(under_prefix("rule", weights), params, layout))
+
+    def init_schedule_state(self, weights: Tree, n_tasks: int, like: Tensor) -> Tree:
+        """The schedule's part of the state; there is one for a whole model."""
+        state = self.schedule.init_state(under_prefix("schedule", weights), n_tasks, like)
+        return with_prefix("schedule", state)
+
+    def update(
+        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tree]:
+        """The step to add to params, ``(T, N)``, and the next state; for one candidate."""
+        factor, schedule_state = self.factor(weights, hyper, state, context)
+        step, rule_state = self.scaled_step(weights, hyper, state, grads, params, context, factor)
+        return step, {**rule_state, **schedule_state}
+
+    def factor(self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tensor, Tree]:
+        """The schedule's factor, () or (T,), and its part of the next state."""
+        factor, new = self.schedule.factor(
+            under_prefix("schedule", weights), hyper, under_prefix("schedule", state), context
+        )
+        return factor, with_prefix("schedule", new)
+
+    def scaled_step(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        factor: Tensor,
+    ) -> tuple[Tensor, Tree]:
+        """The rule's step times ``factor``, ``(T, N)``, and the rule's part of the next state."""
+        step, new = self.rule.update(
+            under_prefix("rule", weights), hyper, under_prefix("rule", state), grads, params, context
+        )
+        return step * (factor.unsqueeze(-1) if factor.dim() else factor), with_prefix("rule", new)
+
+    def describe(self) -> str:
+        """What the genome does, in words."""
+        return self.rule_family.describe(dict(self.genes))
+
+    def formula(self) -> str:
+        """The whole update as a formula: the rule's lines, then the schedule's factor."""
+        genes = dict(self.genes)
+        return f"{self.rule_family.formula(genes)}\nθ ← θ + s(k)·Δ,  s(k) = {self.schedule_family.formula(genes)}"
+
+
+def _merged(genes: list[Gene]) -> Space:
+    """Genes of one name that several schedules share (a warm-up) become one gene active for each of them."""
+    merged: dict[str, Gene] = {}
+    for gene in genes:
+        if gene.name not in merged:
+            merged[gene.name] = gene
+            continue
+        first = merged[gene.name]
+        if replace(first, when={}) != replace(gene, when={}) or set(first.when) != {"schedule"}:
+            raise GenomeError(f"gene {gene.name!r} is declared differently by two schedules")
+        merged[gene.name] = replace(first, when={"schedule": (*first.when["schedule"], *gene.when["schedule"])})
+    return Space(tuple(merged.values()))

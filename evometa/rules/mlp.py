@@ -1,0 +1,156 @@
+"""Per-parameter MLP update rules: a tiny network reads many statistics of one coordinate and writes its step.
+
+With all features of METZ and ``time``, two hidden layers of four units, direction × exp(magnitude) and both
+scales at 1e-3 this is the "adafac MLP" of Metz et al. 2022 ("Practical tradeoffs between memory, compute, and
+performance in learned optimizers"): those are the genes' defaults.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from evometa.genome.genes import Integer, Subset
+from evometa.genome.space import Genes, Space
+from evometa.layout import Layout
+from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.rules.cells import uniform
+from evometa.rules.feature_table import METZ, SHARED_FEATURES, VARYING_FEATURES
+from evometa.rules.features import FeatureSet, Inputs, normalising_scale
+from evometa.rules.output import Output, output_genes
+from evometa.rules.signals import matrices
+from evometa.trees import Tree, under_prefix, with_prefix
+
+
+class MLPRule(UpdateRule):
+    """Features, each with second moment one over its tensor → hidden layers (ReLU) → output stage.
+
+    State: the features' statistics. Weights: ``input.<feature>`` ``(H, channels)`` for every feature, so that
+    a genome that gains or loses one keeps the others; ``layer<l>.bias`` and, from the second layer on,
+    ``layer<l>.weight``; ``output.weight``, ``output.bias``. Activations are ``(T, H, N)``.
+    """
+
+    def __init__(self, n_layers: int, n_hidden: int, features: FeatureSet, output: Output) -> None:
+        self.n_layers = n_layers
+        self.n_hidden = n_hidden
+        self.features = features
+        self.output = output
+
+    def init_weights(self, generator: torch.Generator) -> Tree:
+        """He's initialisation (He et al. 2015) by the number of inputs of each layer; biases zero."""
+        n_hidden = self.n_hidden
+        bound = math.sqrt(6.0 / sum(self.features.n_channels.values()))
+        weights = {
+            f"input.{name}": uniform(generator, (n_hidden, n_channels), bound)
+            for name, n_channels in self.features.n_channels.items()
+        }
+        weights["layer0.bias"] = torch.zeros(n_hidden)
+        for layer in range(1, self.n_layers):
+            drawn = uniform(generator, (n_hidden, n_hidden), math.sqrt(6.0 / n_hidden))
+            weights |= {f"layer{layer}.weight": drawn, f"layer{layer}.bias": torch.zeros(n_hidden)}
+        return weights | with_prefix("output", self.output.init(generator, n_hidden))
+
+    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+        return self.features.init_state(params, layout)
+
+    def update(
+        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tree]:
+        signals = self.features.observe(state, grads, params, context)
+        hidden = self._first_layer(weights, self.features.inputs(signals), context.layout).relu_()
+        for layer in range(1, self.n_layers):
+            hidden = _dense(under_prefix(f"layer{layer}", weights), hidden).relu_()
+        outputs = _dense(under_prefix("output", weights), hidden)
+        return self.output.step(outputs.transpose(0, 1), hyper, signals), signals.state
+
+    def _first_layer(self, weights: Tree, inputs: Inputs, layout: Layout) -> Tensor:
+        """Activations before the ReLU, ``(T, H, N)``."""
+        by_coordinate = self.features.weights(weights, "coordinate")
+        by_row = self.features.weights(weights, "row")
+        by_column = self.features.weights(weights, "column")
+        bias = self._bias(weights, inputs)
+        parts = []
+        for matrix in matrices(layout):
+            total = bias.unsqueeze(-1)
+            if by_row is not None and inputs.row is not None:
+                own = _normalised_product(by_row, inputs.row[..., matrix.rows])
+                total = total + own.unsqueeze(-1)
+            if by_column is not None and inputs.column is not None:
+                own = _normalised_product(by_column, inputs.column[..., matrix.columns])
+                total = total + own.unsqueeze(-2)
+            if by_coordinate is not None and inputs.coordinate is not None:
+                own = _normalised_product(by_coordinate, inputs.coordinate[..., matrix.segment.slice])
+                total = total + torch.unflatten(own, -1, (matrix.n_rows, matrix.n_columns))
+            parts.append(total.expand(-1, -1, matrix.n_rows, matrix.n_columns).flatten(-2))
+        return torch.cat(parts, dim=-1)
+
+    def _bias(self, weights: Tree, inputs: Inputs) -> Tensor:
+        """What all coordinates of a task share, ``(T or 1, H, 1)``."""
+        bias = weights["layer0.bias"]
+        by_step, by_task = (self.features.weights(weights, scope) for scope in ("step", "task"))
+        if by_step is not None and inputs.step is not None:
+            bias = torch.addmv(bias, by_step, inputs.step)
+        bias = bias.unsqueeze(-1)
+        if by_task is not None and inputs.task is not None:
+            bias = torch.addmm(bias, by_task, inputs.task)
+        return bias.T.unsqueeze(-1)
+
+
+def _normalised_product(weight: Tensor, channels: Tensor) -> Tensor:
+    """Weights ``(H, C)`` times normalised channels ``(C, T, n)`` of one tensor → ``(T, H, n)``.
+
+    The normalising scales go into the weights, which are small, instead of onto the channels.
+    """
+    scaled = weight * normalising_scale(channels).T.contiguous().unsqueeze(1)
+    return torch.bmm(scaled, channels.transpose(0, 1))
+
+
+def _dense(layer: Tree, hidden: Tensor) -> Tensor:
+    """An affine layer on ``(T, H, N)``."""
+    weight = layer["weight"].expand(hidden.shape[0], -1, -1)
+    return torch.baddbmm(layer["bias"].unsqueeze(-1), weight, hidden)
+
+
+class MLPFamily(RuleFamily):
+    """The registry row of the per-parameter MLP rules."""
+
+    name = "mlp"
+    summary = "a tiny MLP per parameter turns many statistics of its gradient into its step"
+    learned: ClassVar[bool] = True
+
+    @property
+    def space(self) -> Space:
+        return Space(
+            (
+                Integer("layers", 1, 3, 2, note="hidden layers of the network"),
+                Integer("hidden", 4, 32, 4, log=True, note="units of each layer"),
+                Subset("features", VARYING_FEATURES, METZ, note="inputs of each coordinate"),
+                Subset("shared_features", SHARED_FEATURES, ("time",), 0, note="inputs they all share"),
+                *output_genes(output="direction_magnitude", lr=1e-3),
+            )
+        )
+
+    def build(self, genes: Genes) -> MLPRule:
+        output = Output.of(genes)
+        features = FeatureSet.of(genes, output.statistics)
+        return MLPRule(cast(int, genes["layers"]), cast(int, genes["hidden"]), features, output)
+
+    def describe(self, genes: Genes) -> str:
+        rule = self.build(genes)
+        layers = "one hidden layer" if rule.n_layers == 1 else f"{rule.n_layers} hidden layers"
+        return (
+            f"A per-parameter MLP with {layers} of {rule.n_hidden} units reads, normalised over each tensor, "
+            f"{rule.features.in_words()}; {rule.output.describe(genes)}."
+        )
+
+    def formula(self, genes: Genes) -> str:
+        rule = self.build(genes)
+        lines = [*rule.features.formula(), "x̃ = x/rms(x) over each tensor; k, K and L as they are"]
+        below = "x̃"
+        for number in "₁₂₃"[: rule.n_layers]:
+            lines.append(f"h{number} = max(0, W{number}·{below} + b{number})")
+            below = f"h{number}"
+        return "\n".join([*lines, f"o = W·{below} + b", *rule.output.formula(genes)])

@@ -1,0 +1,167 @@
+"""Coordinatewise recurrent update rules: one small network, shared by all coordinates of all tensors.
+
+With an LSTM of two layers of 20 units, ``log_sign`` features and the direct output times 0.1 this is the
+rule of Andrychowicz et al. 2016 ("Learning to learn by gradient descent by gradient descent"): those are the
+genes' defaults.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from evometa.genome.genes import Choice, Integer, Subset
+from evometa.genome.space import Genes, Space
+from evometa.layout import Layout
+from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.rules.cells import CELLS
+from evometa.rules.feature_table import RECURRENT_FEATURES, SHARED_FEATURES
+from evometa.rules.features import FeatureSet, Inputs
+from evometa.rules.output import Output, output_genes
+from evometa.trees import Tree, under_prefix, with_prefix
+
+#: Coordinates that the layers work on at a time. It bounds the memory of a step of a large model (the gates
+#: of an LSTM take 4·H numbers a coordinate); smaller chunks were not measurably quicker on a CPU.
+CHUNK = 2**17
+
+
+class RecurrentRule(UpdateRule):
+    """Features → one or two layers of cells → output stage, the same for every coordinate.
+
+    State: ``hidden<l>`` and, for an LSTM, ``memory<l>``, ``(H, T, N)`` each, and the features' statistics.
+    Weights: ``input.<feature>`` for every feature, so that a genome that gains or loses one keeps the
+    others; ``layer<l>.…`` as in :class:`evometa.rules.cells.Cell`; ``output.weight``, ``output.bias``.
+    """
+
+    def __init__(self, cell: str, n_layers: int, n_hidden: int, features: FeatureSet, output: Output) -> None:
+        self.cell = CELLS[cell]
+        self.n_layers = n_layers
+        self.n_hidden = n_hidden
+        self.features = features
+        self.output = output
+        kinds = ("hidden", "memory") if self.cell.has_memory else ("hidden",)
+        self.carried = [f"{kind}{layer}" for kind in kinds for layer in range(n_layers)]
+
+    def init_weights(self, generator: torch.Generator) -> Tree:
+        weights = {
+            f"input.{name}": self.cell.init_input(generator, self.n_hidden, n_channels)
+            for name, n_channels in self.features.n_channels.items()
+        }
+        for layer in range(self.n_layers):
+            own = self.cell.init(generator, self.n_hidden)
+            if layer:
+                own["input"] = self.cell.init_input(generator, self.n_hidden, self.n_hidden)
+            weights |= with_prefix(f"layer{layer}", own)
+        return weights | with_prefix("output", self.output.init(generator, self.n_hidden))
+
+    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+        state = {name: params.new_zeros((self.n_hidden, *params.shape)) for name in self.carried}
+        return state | self.features.init_state(params, layout)
+
+    def update(
+        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tree]:
+        signals = self.features.observe(state, grads, params, context)
+        inputs = self.features.inputs(signals)
+        carried = [state[name].flatten(1) for name in self.carried]
+        outputs, carried = self._in_chunks(
+            self._layers(weights, inputs), under_prefix("output", weights), _rows(inputs), carried
+        )
+        shape = grads.shape
+        after = {
+            name: torch.unflatten(value, 1, shape) for name, value in zip(self.carried, carried, strict=True)
+        }
+        return self.output.step(torch.unflatten(outputs, 1, shape), hyper, signals), after | signals.state
+
+    def _layers(self, weights: Tree, inputs: Inputs) -> list[Tree]:
+        """The weights of each layer; features of the step are in the first one's bias."""
+        layers = [under_prefix(f"layer{layer}", weights) for layer in range(self.n_layers)]
+        first = layers[0]
+        rows = [self.features.weights(weights, scope) for scope in ("coordinate", "task")]
+        first["input"] = torch.cat([weight for weight in rows if weight is not None], dim=1)
+        by_step = self.features.weights(weights, "step")
+        if by_step is not None and inputs.step is not None:
+            first["bias"] = torch.addmv(first["bias"], by_step, inputs.step)
+        return layers
+
+    def _in_chunks(
+        self, layers: list[Tree], last: Tree, rows: Tensor, carried: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Outputs ``(n_outputs, R)`` and what is carried on, computed for CHUNK coordinates at a time."""
+        if rows.shape[1] <= CHUNK:
+            return self._forward(layers, last, rows, carried)
+        pieces = zip(*(torch.split(tensor, CHUNK, dim=1) for tensor in (rows, *carried)), strict=True)
+        results = [self._forward(layers, last, piece[0], list(piece[1:])) for piece in pieces]
+        outputs = torch.cat([output for output, _ in results], dim=1)
+        after = zip(*(carried for _, carried in results), strict=True)
+        return outputs, [torch.cat(parts, dim=1) for parts in after]
+
+    def _forward(
+        self, layers: list[Tree], last: Tree, rows: Tensor, carried: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        hidden: list[Tensor] = []
+        memory: list[Tensor] = []
+        for index, layer in enumerate(layers):
+            before = carried[self.n_layers + index] if self.cell.has_memory else None
+            rows, remembered = self.cell(layer, rows, carried[index], before)
+            hidden.append(rows)
+            if remembered is not None:
+                memory.append(remembered)
+        return torch.addmm(last["bias"].unsqueeze(1), last["weight"], rows), hidden + memory
+
+
+def _rows(inputs: Inputs) -> Tensor:
+    """The inputs of the first layer ``(F, R)``; a feature of the task, being one row, is simply repeated."""
+    if inputs.coordinate is None:
+        raise TypeError("a recurrent rule needs a feature that varies over coordinates")
+    rows = inputs.coordinate
+    if inputs.task is not None:
+        rows = torch.cat([rows, inputs.task.unsqueeze(-1).expand(-1, *rows.shape[1:])])
+    return rows.flatten(1)
+
+
+class RecurrentFamily(RuleFamily):
+    """The registry row of the coordinatewise recurrent rules."""
+
+    name = "recurrent"
+    summary = "a small recurrent network, shared by all coordinates, turns gradients into steps"
+    learned: ClassVar[bool] = True
+
+    @property
+    def space(self) -> Space:
+        return Space(
+            (
+                Choice("cell", tuple(CELLS), "lstm", note="kind of recurrent cell"),
+                Integer("layers", 1, 2, 2, note="layers of the network"),
+                Integer("hidden", 4, 32, 20, log=True, note="units of each layer"),
+                Subset("features", RECURRENT_FEATURES, ("log_sign",), note="inputs of each coordinate"),
+                Subset("shared_features", SHARED_FEATURES, (), 0, note="inputs that all coordinates share"),
+                *output_genes(output="direct", lr=0.1),
+            )
+        )
+
+    def build(self, genes: Genes) -> RecurrentRule:
+        output = Output.of(genes)
+        features = FeatureSet.of(genes, output.statistics)
+        n_layers, n_hidden = cast(int, genes["layers"]), cast(int, genes["hidden"])
+        return RecurrentRule(str(genes["cell"]), n_layers, n_hidden, features, output)
+
+    def describe(self, genes: Genes) -> str:
+        rule = self.build(genes)
+        title = rule.cell.title
+        layers = "two layers" if rule.n_layers == 2 else "one layer"
+        return (
+            f"{title[0].upper()}{title[1:]} with {layers} of {rule.n_hidden} units, the same for every "
+            f"coordinate, reads {rule.features.in_words()}; {rule.output.describe(genes)}."
+        )
+
+    def formula(self, genes: Genes) -> str:
+        rule = self.build(genes)
+        lines = rule.features.formula()
+        below = "x"
+        for number in "₁₂"[: rule.n_layers]:
+            lines += [line.format(x=below, n=number) for line in rule.cell.formula]
+            below = f"h{number}"
+        return "\n".join([*lines, f"o = W·{below} + b", *rule.output.formula(genes)])

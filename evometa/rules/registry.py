@@ -1,0 +1,20 @@
+"""The registered update rules and schedules; one row a member."""
+
+from __future__ import annotations
+
+from evometa.registry import Registry
+from evometa.rules.base import RuleFamily
+from evometa.rules.hand_designed import HAND_DESIGNED
+from evometa.rules.mlp import MLPFamily
+from evometa.rules.recurrent import RecurrentFamily
+from evometa.rules.schedule_base import ScheduleFamily
+from evometa.rules.schedule_learned import RecurrentScheduleFamily
+from evometa.rules.schedules import FORMULA_SCHEDULES
+
+RULES: Registry[RuleFamily] = Registry("rule", "evometa.rules")
+for _family in (*HAND_DESIGNED, RecurrentFamily(), MLPFamily()):
+    RULES.add(_family.name, _family)
+
+SCHEDULES: Registry[ScheduleFamily] = Registry("schedule", "evometa.schedules")
+for _schedule in (*FORMULA_SCHEDULES, RecurrentScheduleFamily()):
+    SCHEDULES.add(_schedule.name, _schedule)

@@ -1,0 +1,47 @@
+"""Seed genomes: JSON files of hand-chosen genes with which a campaign's first generation starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evometa.errors import EvometaError, GenomeError
+from evometa.genome.codec import genome_from_json
+from evometa.genome.genome import Genome
+from evometa.rules.learner import Learner
+
+
+def load_seeds(paths: Sequence[Path]) -> list[Genome]:
+    """The genomes of JSON files; a folder stands for all ``*.json`` in it, by name.
+
+    Genes that a file leaves out get their defaults; ``meta.…`` genes are passed on unchecked, since they
+    belong to another level. Raises GenomeError naming the file that is missing or wrong.
+    """
+    return [_load_seed(file) for path in paths for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.json"))
+    if not files:
+        raise GenomeError(f"{path}: holds no seed genome; expected at least one .json file")
+    return files
+
+
+def _load_seed(path: Path) -> Genome:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenomeError(f"{path}: cannot read the seed genome ({error})") from error
+    genome, _ = genome_from_json(text, source=str(path))
+    blob = genome.weights or genome.germline
+    if blob is not None:
+        raise GenomeError(f"{path}: a seed genome has no weights, but this one names {blob}")
+    try:
+        own = dict(Learner.of(genome.family, genome.genes).genes)
+    except EvometaError as error:
+        raise GenomeError(f"{path}: {error}") from error
+    other = {name: value for name, value in genome.genes.items() if name.startswith("meta.")}
+    return replace(genome, genes={**own, **other}, name=genome.name or path.stem)

@@ -1,0 +1,213 @@
+"""What a learned rule may look at: gradients, parameters, and running statistics, each of them kept once.
+
+A :class:`Statistic` is named by its kind and decay, so that two features and a nominal step that need the
+same average share one tensor of the state. :class:`Signals` holds one step's inputs together with the
+statistics after that step, and computes what is derived from them at most once.
+
+Matrices are factored as Adafactor does (Shazeer & Stern 2018): row and column means of g². A tensor with two
+or more axes counts as a matrix of its first axis × all others; a vector of n coordinates as n × 1, whose
+factored estimate is the plain average of g².
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evometa.layout import Layout, Segment
+from evometa.rules.base import StepContext
+from evometa.trees import Tree
+
+#: added to mean squares inside roots: a floor of 1e-8 on the root mean square, as Adam's epsilon
+EPSILON = 1e-16
+#: losses are clamped to this multiple of the first one, and its inverse, before the logarithm
+MAX_LOSS_RATIO = 1e10
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A running statistic: ``kind`` is a key of KINDS, averaged with ``decay`` unless that is 0."""
+
+    kind: str
+    decay: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Its name in the state, such as ``momentum_0.9``."""
+        return f"{self.kind}_{self.decay:g}" if self.decay else self.kind
+
+    def init(self, params: Tensor, layout: Layout) -> Tensor:
+        """Zeros in the dtype and on the device of params ``(T, N)``; the task axis is first."""
+        return KINDS[self.kind].init(params, layout)
+
+    def next(self, old: Tensor, signals: Signals) -> Tensor:
+        """The statistic after this step's observation; ``old`` keeps its value."""
+        observed = KINDS[self.kind].observe(old, signals)
+        return torch.lerp(old, observed, 1.0 - self.decay) if self.decay else observed
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of statistic begins and what it observes at a step."""
+
+    init: Callable[[Tensor, Layout], Tensor]
+    observe: Callable[[Tensor, Signals], Tensor]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A segment as Adafactor sees it, and where its rows and columns stand among those of all tensors."""
+
+    segment: Segment
+    n_rows: int
+    n_columns: int
+    rows: slice
+    columns: slice
+
+
+def matrices(layout: Layout) -> Iterator[Matrix]:
+    """The non-empty tensors of a layout as matrices: first axis × all others, vectors as n × 1."""
+    row = column = 0
+    for segment in layout.segments:
+        if segment.size:
+            n_rows = segment.shape[0] if segment.shape else 1
+            n_columns = segment.size // n_rows
+            yield Matrix(
+                segment, n_rows, n_columns, slice(row, row + n_rows), slice(column, column + n_columns)
+            )
+            row, column = row + n_rows, column + n_columns
+
+
+class Signals:
+    """One step's inputs of one candidate; tensors are ``(T, N)`` unless said otherwise.
+
+    ``state`` holds the statistics after this step, by name. Averages are corrected for their start at
+    zero (Kingma & Ba 2015), counting steps from ``context.step``.
+    """
+
+    def __init__(
+        self,
+        statistics: Sequence[Statistic],
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+    ) -> None:
+        self.grads = grads
+        self.params = params
+        self.context = context
+        self._derived: dict[object, Tensor] = {}
+        self._corrections = _corrections(
+            {s.decay for s in statistics if s.decay}, context.step.to(grads.dtype)
+        )
+        self.state: Tree = {s.name: s.next(state[s.name], self) for s in statistics}
+
+    def average(self, decay: float) -> Tensor:
+        """m̂: the bias-corrected average of the gradient."""
+        return self._once(("average", decay), lambda: self._corrected("momentum", decay))
+
+    def mean_square(self, decay: float) -> Tensor:
+        """v̂: the bias-corrected average of the squared gradient."""
+        return self._once(("mean square", decay), lambda: self._corrected("second_moment", decay))
+
+    def root_reciprocal(self, decay: float) -> Tensor:
+        """1/√v̂."""
+        return self._once(("root", decay), lambda: torch.rsqrt(self.mean_square(decay) + EPSILON))
+
+    def row_means(self, decays: Sequence[float]) -> Tensor:
+        """Bias-corrected averages of the row means of g², ``(len(decays), T, all rows)``."""
+        return self._once(("rows", *decays), lambda: self._stacked("row_moment", decays))
+
+    def column_means(self, decays: Sequence[float]) -> Tensor:
+        """Bias-corrected averages of the column means of g², ``(len(decays), T, all columns)``."""
+        return self._once(("columns", *decays), lambda: self._stacked("column_moment", decays))
+
+    def factored_reciprocal(self, decays: Sequence[float]) -> Tensor:
+        """1/√v̂ with Adafactor's v̂ᵢⱼ = rᵢ·cⱼ / mean(r), ``(len(decays), T, N)``."""
+        return self._once(("factored", *decays), lambda: self._factored(decays))
+
+    @property
+    def squares(self) -> Tensor:
+        """g²."""
+        return self._once("squares", lambda: self.grads.square())
+
+    def square_means(self, axis: int) -> Tensor:
+        """Means of g² for every row (axis 0) or column (axis 1) of all tensors, ``(T, rows or columns)``."""
+        return self._once(("square means", axis), lambda: self._square_means(axis))
+
+    @property
+    def log_loss(self) -> Tensor:
+        """log of the training loss relative to the first positive one seen, ``(T,)``; 0 without a loss."""
+        if self.context.loss is None:
+            return torch.zeros_like(self.grads[:, 0])
+        first = self.state["initial_loss"]
+        ratio = self.context.loss.to(first.dtype) / torch.where(first > 0, first, torch.ones_like(first))
+        return ratio.clamp(1 / MAX_LOSS_RATIO, MAX_LOSS_RATIO).log()
+
+    def _once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
+
+    def _corrected(self, kind: str, decay: float) -> Tensor:
+        return self.state[Statistic(kind, decay).name] * self._corrections[decay]
+
+    def _stacked(self, kind: str, decays: Sequence[float]) -> Tensor:
+        return torch.stack([self._corrected(kind, decay) for decay in decays])
+
+    def _square_means(self, axis: int) -> Tensor:
+        parts = []
+        for matrix in matrices(self.context.layout):
+            entries = self.squares[:, matrix.segment.slice].reshape(-1, matrix.n_rows, matrix.n_columns)
+            parts.append(entries.sum(dim=2 - axis) * (1.0 / entries.shape[2 - axis]))
+        return torch.cat(parts, dim=-1)
+
+    def _factored(self, decays: Sequence[float]) -> Tensor:
+        rows = self.row_means(decays)
+        by_row, by_column = torch.rsqrt(rows + EPSILON), torch.rsqrt(self.column_means(decays) + EPSILON)
+        parts = []
+        for matrix in matrices(self.context.layout):
+            mean = rows[..., matrix.rows].mean(dim=-1, keepdim=True)
+            relative = by_row[..., matrix.rows] * torch.sqrt(mean + EPSILON)
+            outer = relative.unsqueeze(-1) * by_column[..., matrix.columns].unsqueeze(-2)
+            parts.append(outer.flatten(-2))
+        return torch.cat(parts, dim=-1)
+
+
+def _corrections(decays: set[float], step: Tensor) -> dict[float, Tensor]:
+    """1 / (1 − βᵏ⁺¹) for every decay β, without cancellation for β near 1."""
+    if not decays:
+        return {}
+    ordered = sorted(decays)
+    logarithms = torch.tensor([math.log(decay) for decay in ordered], dtype=step.dtype, device=step.device)
+    weight_sums = -torch.expm1((step + 1.0) * logarithms)
+    return dict(zip(ordered, weight_sums.reciprocal().unbind(0), strict=True))
+
+
+def _initial_loss(old: Tensor, signals: Signals) -> Tensor:
+    loss = signals.context.loss
+    if loss is None:
+        return old
+    starts = (old == 0) & (loss > 0) & torch.isfinite(loss)
+    return torch.where(starts, loss.to(old.dtype), old)
+
+
+def _no_rows(params: Tensor, layout: Layout) -> Tensor:
+    return params.new_zeros(params.shape[0], sum(matrix.n_rows for matrix in matrices(layout)))
+
+
+def _no_columns(params: Tensor, layout: Layout) -> Tensor:
+    return params.new_zeros(params.shape[0], sum(matrix.n_columns for matrix in matrices(layout)))
+
+
+KINDS: dict[str, Kind] = {
+    "momentum": Kind(lambda params, _: torch.zeros_like(params), lambda _, signals: signals.grads),
+    "second_moment": Kind(lambda params, _: torch.zeros_like(params), lambda _, signals: signals.squares),
+    "row_moment": Kind(_no_rows, lambda _, signals: signals.square_means(0)),
+    "column_moment": Kind(_no_columns, lambda _, signals: signals.square_means(1)),
+    "initial_loss": Kind(lambda params, _: params.new_zeros(params.shape[0]), _initial_loss),
+}

@@ -1,0 +1,264 @@
+"""What can be read from a campaign database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import cast
+
+from evometa.errors import StoreError, closest
+from evometa.genome.genome import Genome
+from evometa.store.connection import errors_named
+from evometa.store.lock import is_held
+from evometa.store.paths import LOCK
+from evometa.store.records import (
+    Baseline,
+    CampaignState,
+    Evaluation,
+    GenerationRecord,
+    Purpose,
+    Timing,
+    finite_or_nan,
+)
+from evometa.store.rows import Row, baseline_of, evaluation_of, generation_record, genomes_of
+
+#: bound to a JSON array, a list of any length; one "?" an entry would meet SQLite's limit
+_LISTED = "(SELECT value FROM json_each(?))"
+_GENOME = (
+    "SELECT id, family, name, genes, weights, germline, operator, generation, weights_origin FROM genomes"
+)
+_PARENTS = "SELECT genome_id, parent_id FROM parents"
+_ANCESTORS = """
+    WITH RECURSIVE ancestor (id) AS (
+        SELECT parent_id FROM parents WHERE genome_id = :id
+        UNION SELECT parent_id FROM parents JOIN ancestor ON genome_id = ancestor.id
+    ) SELECT id FROM ancestor JOIN genomes USING (id) ORDER BY number DESC"""
+_EVALUATIONS = """
+    SELECT number, genome_id, generation, split, purpose, inner_steps, e.status, message,
+        position, family, description, t.status, initial_loss, final_loss, valid_loss, reference_loss,
+        final_ratio, anytime_ratio
+    FROM evaluations AS e LEFT JOIN task_results AS t ON t.evaluation = e.number"""
+_INNER_STEPS = """
+    SELECT (SELECT ifnull(sum(refinement_inner_steps + evaluation_inner_steps), 0) FROM generations)
+        + (SELECT ifnull(sum(inner_steps), 0) FROM evaluations WHERE purpose != 'fitness')
+        + (SELECT ifnull(sum(inner_steps), 0) FROM baselines)"""
+
+
+class Queries:
+    """Reading from an open campaign. Every method sees whole generations only.
+
+    Raises StoreError for names that are not there and for a damaged file.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @property
+    def name(self) -> str:
+        """The campaign's name: that of its directory."""
+        return self.path.parent.name
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read inside belongs to one moment, though a driver may commit meanwhile."""
+        if self._connection.in_transaction:
+            yield
+            return
+        with errors_named(self.path):
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self._connection.in_transaction:  # an error of the disk ends it by itself
+                self._connection.execute("ROLLBACK")
+
+    def config(self) -> str:
+        """The fully resolved configuration, JSON."""
+        return str(self._rows("SELECT config FROM campaign")[0][0])
+
+    def status(self) -> CampaignState:
+        """``finished`` with the final evaluations in, ``running`` under a driver, else ``interrupted``."""
+        if self._rows("SELECT finished FROM campaign")[0][0]:
+            return "finished"
+        return "running" if is_held(self.path.with_name(LOCK)) else "interrupted"
+
+    def last_generation(self) -> int | None:
+        """Index of the last whole generation; None before the first."""
+        return cast(int | None, self._rows("SELECT max(generation) FROM generations")[0][0])
+
+    def generations(self) -> list[GenerationRecord]:
+        """The record of every generation, in order."""
+        with self.snapshot():
+            return self._generation_records("", ())
+
+    def generation(self, index: int) -> GenerationRecord:
+        """The record of one generation."""
+        with self.snapshot():
+            self._require_generation(index)
+            return self._generation_records("WHERE generation = ?", (index,))[0]
+
+    def population(self, generation: int) -> list[Genome]:
+        """The genomes that survived ``generation``, in order."""
+        return self._candidate_genomes(generation, "place IS NOT NULL", "place")
+
+    def front(self, generation: int) -> list[Genome]:
+        """The campaign's Pareto front after ``generation``."""
+        return self._candidate_genomes(generation, "in_front", "position")
+
+    def objective_values(self, generation: int) -> dict[str, dict[str, float]]:
+        """Genome id → objective → value, for every candidate of ``generation``; nan where there is none."""
+        values: dict[str, dict[str, float]] = {}
+        with self.snapshot():
+            self._require_generation(generation)
+            rows = self._rows(
+                """SELECT genome_id, objective, value FROM candidates
+                JOIN objective_values USING (generation, genome_id)
+                JOIN objectives AS o USING (generation) WHERE o.name = objective AND generation = ?
+                ORDER BY candidates.position, o.position""",
+                (generation,),
+            )
+        for genome_id, objective, value in rows:
+            values.setdefault(genome_id, {})[objective] = finite_or_nan(value)
+        return values
+
+    def best_values(self, generation: int) -> dict[str, float]:
+        """Objective → its least value in population and front after ``generation``; nan without any."""
+        with self.snapshot():
+            self._require_generation(generation)
+            rows = self._rows(
+                """SELECT objective, min(value) FROM candidates
+                JOIN objective_values USING (generation, genome_id)
+                JOIN objectives AS o USING (generation) WHERE o.name = objective AND generation = ?
+                    AND (place IS NOT NULL OR in_front)
+                GROUP BY o.position ORDER BY o.position""",
+                (generation,),
+            )
+        return {objective: finite_or_nan(value) for objective, value in rows}
+
+    def genome(self, genome_id: str) -> Genome:
+        """One genome."""
+        return self.genomes([genome_id])[0]
+
+    def genomes(self, ids: Iterable[str] | None = None) -> list[Genome]:
+        """The genomes named in ``ids``, in that order; all in order of birth without."""
+        if ids is None:
+            with self.snapshot():
+                parents = self._rows(f"{_PARENTS} ORDER BY genome_id, position")
+                return genomes_of(self._rows(f"{_GENOME} ORDER BY number"), parents)
+        wanted = list(ids)
+        chosen = json.dumps(wanted)
+        with self.snapshot():
+            parents = self._rows(
+                f"{_PARENTS} WHERE genome_id IN {_LISTED} ORDER BY genome_id, position", (chosen,)
+            )
+            rows = self._rows(f"{_GENOME} WHERE id IN {_LISTED}", (chosen,))
+            found = {genome.id: genome for genome in genomes_of(rows, parents)}
+            for genome_id in wanted:
+                if genome_id not in found:
+                    raise self._unknown_genome(genome_id)
+        return [found[genome_id] for genome_id in wanted]
+
+    def ancestors(self, genome_id: str) -> list[Genome]:
+        """Every genome that ``genome_id`` descends from, once each, the youngest first."""
+        with self.snapshot():
+            self.genome(genome_id)
+            return self.genomes(row[0] for row in self._rows(_ANCESTORS, {"id": genome_id}))
+
+    def evaluations(
+        self,
+        *,
+        genome_ids: Iterable[str] | None = None,
+        generation: int | None = None,
+        split: str | None = None,
+        purpose: Purpose | None = None,
+    ) -> list[Evaluation]:
+        """The evaluations that meet every condition given, in the order in which they were made."""
+        conditions = {"generation = ?": generation, "split = ?": split, "purpose = ?": purpose}
+        if genome_ids is not None:
+            conditions[f"genome_id IN {_LISTED}"] = json.dumps(list(genome_ids))
+        given = {sql: value for sql, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(given)}" if given else ""
+        rows = self._rows(f"{_EVALUATIONS} {where} ORDER BY number, position", tuple(given.values()))
+        return [evaluation_of(list(group)) for _, group in groupby(rows, key=lambda row: row[0])]
+
+    def weights_bytes(self, content_hash: str) -> bytes:
+        """The safetensors bytes stored under their SHA-256."""
+        rows = self._rows("SELECT data FROM weights WHERE hash = ?", (content_hash,))
+        if not rows:
+            raise StoreError(f"campaign {self.name!r} holds no weights {content_hash!r}")
+        return bytes(rows[0][0])
+
+    def streams(self, generation: int) -> dict[str, int]:
+        """Name → seed of the random streams that ``generation`` drew from."""
+        return dict(self._rows("SELECT name, seed FROM streams WHERE generation = ?", (generation,)))
+
+    def baselines(self) -> list[Baseline]:
+        """The tuned hand-designed rules, in the order in which they came."""
+        rows = self._rows(
+            "SELECT task, rule, horizon, learning_rate, grid, inner_steps FROM baselines ORDER BY number"
+        )
+        return [baseline_of(row) for row in rows]
+
+    def timings(self) -> list[Timing]:
+        """Wall-clock seconds of every phase, in order."""
+        rows = self._rows("SELECT generation, phase, seconds, inner_steps FROM timings ORDER BY number")
+        return [Timing(*row) for row in rows]
+
+    def n_inner_steps(self) -> int:
+        """The whole cost: refinement, evaluations, final evaluations, tuning of baselines."""
+        return int(self._rows(_INNER_STEPS)[0][0])
+
+    def n_genomes(self) -> int:
+        """How many genomes there have been."""
+        return int(self._rows("SELECT count(*) FROM genomes")[0][0])
+
+    def _rows(self, sql: str, parameters: Row | Mapping[str, object] = ()) -> list[Row]:
+        with errors_named(self.path):
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def _candidate_genomes(self, generation: int, condition: str, order: str) -> list[Genome]:
+        with self.snapshot():
+            self._require_generation(generation)
+            rows = self._rows(
+                f"SELECT genome_id FROM candidates WHERE generation = ? AND {condition} ORDER BY {order}",
+                (generation,),
+            )
+            return self.genomes(row[0] for row in rows)
+
+    def _generation_records(self, where: str, parameters: Row) -> list[GenerationRecord]:
+        def by_generation(columns: str, table: str, order: str) -> dict[int, list[Row]]:
+            groups: dict[int, list[Row]] = defaultdict(list)
+            sql = f"SELECT generation, {columns} FROM {table} {where} ORDER BY generation, {order}"
+            for row in self._rows(sql, parameters):
+                groups[row[0]].append(row[1:])
+            return groups
+
+        objectives = by_generation("name, reference", "objectives", "position")
+        candidates = by_generation("genome_id, place, in_front", "candidates", "position")
+        values = by_generation("genome_id, objective, value", "objective_values", "genome_id")
+        totals = by_generation(
+            "hypervolume, n_failures, refinement_inner_steps, evaluation_inner_steps",
+            "generations",
+            "generation",
+        )
+        return [
+            generation_record(index, objectives[index], candidates[index], values[index], row)
+            for index, (row,) in totals.items()
+        ]
+
+    def _require_generation(self, index: int) -> None:
+        last = self.last_generation()
+        if last is None or not 0 <= index <= last:
+            has = "none yet" if last is None else f"0 to {last}"
+            raise StoreError(f"campaign {self.name!r} has no generation {index} (it has {has})")
+
+    def _unknown_genome(self, genome_id: str) -> StoreError:
+        near = closest(genome_id, (row[0] for row in self._rows("SELECT id FROM genomes")))
+        hint = f"; did you mean {near!r}?" if near else ""
+        return StoreError(f"campaign {self.name!r} has no genome {genome_id!r}{hint}")

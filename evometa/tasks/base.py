@@ -1,0 +1,121 @@
+"""Contract of task families: what is optimised at level 0.
+
+Axes: T tasks of one batch, K inner steps, B rows of a minibatch, N coordinates of one task's model.
+All tasks of a :class:`TaskBatch` share a :class:`~evometa.layout.Layout` (one architecture), so their
+parameters are one ``(T, N)`` tensor; a family that varies the architecture returns several batches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evometa.layout import Layout
+
+Split = Literal["meta_train", "meta_valid", "meta_test"]
+SPLITS: tuple[Split, ...] = ("meta_train", "meta_valid", "meta_test")
+
+#: What ``loss`` sees of one task at one step: named tensors without the task axis.
+Batch = Mapping[str, Tensor]
+#: ``loss(params (N,), batch of one task) → ()``, pure and traceable by torch.func.
+Loss = Callable[[Tensor, Batch], Tensor]
+#: ``init(generator) → (T, N)`` on the CPU.
+Init = Callable[[torch.Generator], Tensor]
+#: ``(params (P, T, N), batch (T, …)) → (losses (P, T), gradients (P, T, N))``: a faster equal of ``loss``.
+LossAndGrad = Callable[[Tensor, Batch], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """T tasks of one architecture, with their data.
+
+    Attributes:
+        family: name of the family that made it.
+        description: one line a person reads, e.g. ``"digits MLP 64-32-10 relu"``.
+        n_tasks: T.
+        layout: where each tensor of the model lies in the N coordinates.
+        loss: loss of one task.
+        init_params: draws ``(T, N)`` initial parameters from a CPU generator.
+        constants: per-task tensors ``(T, …)`` that every batch contains (a quadratic's W and y).
+        rows: data shared by the tasks, each ``(n_rows, …)``; a batch holds the drawn rows under that name.
+        train_rows: ``(T, n)`` indices into ``rows`` that task t trains on; None for tasks without data.
+        valid_rows: ``(T, m)`` indices held out inside each task, disjoint from ``train_rows``; None without.
+        batch_size: rows per inner step; at most n.
+        noise_floor: losses below it are equal for every purpose of comparison.
+        final_window: how many of the last recorded losses are averaged into "the final loss":
+            1 where the loss is exact, about 10 where it is a minibatch's.
+        loss_and_grad: hand-batched equal of ``loss``, or None for ``vmap(grad)``.
+    """
+
+    family: str
+    description: str
+    n_tasks: int
+    layout: Layout
+    loss: Loss
+    init_params: Init
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    train_rows: Tensor | None = None
+    valid_rows: Tensor | None = None
+    batch_size: int = 0
+    noise_floor: float = 1e-8
+    final_window: int = 1
+    loss_and_grad: LossAndGrad | None = None
+
+    def index_stream(self, n_steps: int, generator: torch.Generator) -> Tensor | None:
+        """Rows of each step's minibatch, ``(T, n_steps, B)``; every epoch is a fresh permutation.
+
+        Returns None for tasks without data. The stream is shared by all candidates (common random numbers).
+        """
+        if self.train_rows is None:
+            return None
+        n_tasks, n_rows = self.train_rows.shape
+        wanted = n_steps * self.batch_size
+        n_epochs = -(-wanted // n_rows)
+        keys = torch.rand((n_tasks, n_epochs, n_rows), generator=generator)
+        order = keys.argsort(dim=-1).reshape(n_tasks, n_epochs * n_rows)[:, :wanted]
+        picked = self.train_rows.gather(1, order.to(self.train_rows.device))
+        return picked.reshape(n_tasks, n_steps, self.batch_size)
+
+    def batch(self, indices: Tensor | None) -> dict[str, Tensor]:
+        """The tensors ``loss`` sees, each with a leading task axis; ``indices`` is ``(T, B)`` or None."""
+        drawn = {} if indices is None else {name: value[indices] for name, value in self.rows.items()}
+        return {**self.constants, **drawn}
+
+    def valid_batch(self) -> dict[str, Tensor] | None:
+        """The held-out rows of each task as one batch; None where a task has none."""
+        return None if self.valid_rows is None else self.batch(self.valid_rows)
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> TaskBatch:
+        """The batch with its data on ``device``, floating tensors in ``dtype``."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+        return replace(
+            self,
+            constants={name: move(value) for name, value in self.constants.items()},
+            rows={name: move(value) for name, value in self.rows.items()},
+            train_rows=None if self.train_rows is None else self.train_rows.to(device),
+            valid_rows=None if self.valid_rows is None else self.valid_rows.to(device),
+        )
+
+
+class TaskFamily(ABC):
+    """A distribution over tasks. Subclasses are frozen dataclasses whose fields are the options of a TOML.
+
+    ``sample`` draws everything from the generator it is given, so equal generators give equal tasks; the
+    three splits never share data rows, and differ in architecture where the family has one.
+    """
+
+    name: str
+    summary: str
+
+    @abstractmethod
+    def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:
+        """``n_tasks`` tasks of ``split`` in one or more batches; raises TaskError when it cannot."""

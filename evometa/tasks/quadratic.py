@@ -1,0 +1,80 @@
+"""Random quadratics f(x) = ‖Wx − y‖², the standard first test of a learned optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evometa.layout import Layout
+from evometa.tasks.base import Batch, Split, TaskBatch, TaskFamily
+from evometa.tasks.options import check_choice, check_integer, check_request
+
+KINDS = ("l2l", "open_l2o")
+
+#: Ten orders of magnitude below the starts (≈106 and ≈3.35) float32 is still exact to ~1e-12; a first-order
+#: method that gets below a millionth within some hundred steps has solved the task.
+NOISE_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Quadratic(TaskFamily):
+    """f(x) = ‖Wx − y‖² of ``dim`` coordinates, without minibatch noise; the splits share one distribution.
+
+    Attributes:
+        kind: "l2l": W, y, x₀ ~ N(0, 1) (Andrychowicz et al. 2016); "open_l2o": W, y ~ U(0, 1) and
+            x₀ ~ N(0, 0.01²) (Chen et al. 2022).
+        dim: number of coordinates.
+    """
+
+    kind: Literal["l2l", "open_l2o"] = "l2l"
+    dim: int = 10
+
+    name = "quadratic"
+    summary = "random quadratics ‖Wx − y‖²: exact losses, closed-form gradients"
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, "kind", self.kind, KINDS)
+        check_integer(self.name, "dim", self.dim, 1)
+
+    def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:
+        """One batch of ``n_tasks`` quadratics."""
+        check_request(self.name, split, n_tasks)
+        draw = torch.randn if self.kind == "l2l" else torch.rand
+        constants = {
+            "W": draw((n_tasks, self.dim, self.dim), generator=generator),
+            "y": draw((n_tasks, self.dim), generator=generator),
+        }
+        batch = TaskBatch(
+            family=self.name,
+            description=f"quadratic {self.kind}, {self.dim} coordinates",
+            n_tasks=n_tasks,
+            layout=Layout.of({"x": (self.dim,)}),
+            loss=quadratic_loss,
+            init_params=partial(self._init_params, n_tasks),
+            constants=constants,
+            noise_floor=NOISE_FLOOR,
+            loss_and_grad=quadratic_loss_and_grad,
+        )
+        return [batch]
+
+    def _init_params(self, n_tasks: int, generator: torch.Generator) -> Tensor:
+        scale = 1.0 if self.kind == "l2l" else 0.01
+        return scale * torch.randn((n_tasks, self.dim), generator=generator)
+
+
+def quadratic_loss(params: Tensor, batch: Batch) -> Tensor:
+    """‖Wx − y‖² at x = ``params`` (N,); W is (N, N), y (N,)."""
+    return (batch["W"] @ params - batch["y"]).square().sum()
+
+
+def quadratic_loss_and_grad(params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Losses (P, T) and gradients 2 Wᵀ(Wx − y) (P, T, N) at ``params`` (P, T, N)."""
+    weight, target = batch["W"], batch["y"]
+    points = params.permute(1, 2, 0)  # candidates as columns: W is read once per task, not once per candidate
+    residual = torch.baddbmm(target.unsqueeze(-1), weight, points, beta=-1)
+    grads = 2 * torch.bmm(weight.mT, residual)
+    return residual.square().sum(1).mT, grads.permute(2, 0, 1)

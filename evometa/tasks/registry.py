@@ -1,0 +1,80 @@
+"""The registered task families, and how a configuration names one."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from evometa.errors import EvometaError, TaskError, unknown
+from evometa.registry import Registry
+from evometa.tasks.base import TaskFamily
+from evometa.tasks.digits import Digits
+from evometa.tasks.options import described
+from evometa.tasks.quadratic import Quadratic
+from evometa.tasks.rosenbrock import Rosenbrock
+from evometa.tasks.tabular import Tabular
+
+#: What makes a family from its options: a TaskFamily class, or any function that returns a family.
+Factory = Callable[..., TaskFamily]
+
+TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
+for _family in (Digits, Tabular, Quadratic, Rosenbrock):
+    TASKS.add(_family.name, _family)
+
+
+def build_family(use: str, options: Mapping[str, object]) -> TaskFamily:
+    """The family that ``use`` names, with ``options`` as a TOML gives them (lists become tuples).
+
+    ``use`` is a registered name, an entry point of the group ``evometa.tasks``, or ``pkg.module:attribute``,
+    where the attribute is a TaskFamily or something callable that returns one. For the latter the current
+    working directory is put on ``sys.path``, so that a module beside the user's TOML is found when the
+    command is run there.
+
+    Raises UnknownNameError when nothing has that name or it cannot be imported, TaskError when an option is
+    unknown or not permitted.
+    """
+    if ":" in use and (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    target: object = TASKS[use]
+    if isinstance(target, TaskFamily):
+        if options:
+            raise TaskError(
+                f"task family {use!r} is ready-made and takes no options; given: {', '.join(options)}"
+            )
+        return target
+    if not callable(target):
+        raise TaskError(
+            f"task family {use!r} is neither a TaskFamily nor callable, but of type {type(target).__name__}"
+        )
+    _check_options(use, target, options)
+    try:
+        family = target(**{name: _tupled(value) for name, value in options.items()})
+    except EvometaError:
+        raise
+    except Exception as error:  # user code may raise anything; the cause is named and chained
+        raise TaskError(f"task family {use!r} raised {described(error)}") from error
+    if not isinstance(family, TaskFamily):
+        raise TaskError(f"task family {use!r} made a {type(family).__name__}, not a TaskFamily")
+    return family
+
+
+def _check_options(use: str, factory: Callable[..., object], options: Mapping[str, object]) -> None:
+    """Raise TaskError for an option that the factory does not take, or one that it needs and did not get."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError as error:
+        raise TaskError(f"task family {use!r}: its options cannot be told ({error})") from error
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for option in options:
+            if option not in {p.name for p in named}:
+                raise TaskError(unknown(f"option of task family {use!r}:", option, [p.name for p in named]))
+    missing = [p.name for p in named if p.default is p.empty and p.name not in options]
+    if missing:
+        raise TaskError(f"task family {use!r} needs the option {missing[0]!r}")
+
+
+def _tupled(value: object) -> object:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value

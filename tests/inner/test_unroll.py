@@ -1,0 +1,151 @@
+"""Batched inner training against a loop over candidates, tasks and steps with plain autograd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from evometa.inner.cohort import Candidate, Cohort, by_structure
+from evometa.inner.evaluate import evaluate, split_by_candidate
+from evometa.inner.record import Status
+from evometa.inner.task_set import TaskRequest, prepare, request
+from evometa.inner.unroll import unroll
+from evometa.rng import numpy_generator, torch_generator
+from evometa.rules.base import StepContext
+from evometa.rules.learner import Learner, learner_space
+from evometa.rules.registry import RULES
+
+CPU = torch.device("cpu")
+DIGITS = {"widths": [6], "depths": [1], "tasks_per_architecture": 2}
+TASKS = [("quadratic", {}), ("rosenbrock", {}), ("digits", DIGITS)]
+
+
+def candidates(family: str, n: int, *, structural_from: int = 0) -> list[Candidate]:
+    """``n`` candidates of one structure with different continuous genes and weights."""
+    space = learner_space(RULES[family])
+    base = space.sample(numpy_generator(1, family, structural_from))
+    found = []
+    for index in range(n):
+        other = space.sample(numpy_generator(2, family, index))
+        continuous = {name: other.get(name, value) for name, value in space.continuous(base).items()}
+        genes = space.complete({**base, **space.shared({**base, **continuous})})
+        weights = Learner.of(family, genes).init_weights(torch_generator(3, family, index))
+        found.append(Candidate(f"{family}-{index}", family, genes, weights))
+    return found
+
+
+def plain_losses(candidate: Candidate, wanted: TaskRequest) -> np.ndarray:
+    """The reference: one task at a time, one step at a time, ``torch.autograd.grad`` of the task's loss."""
+    rows = []
+    weights = {name: value.double() for name, value in candidate.weights.items()}
+    learner = candidate.learner
+    hyper = {name: torch.tensor(value, dtype=torch.float64) for name, value in learner.hyper.items()}
+    for part in prepare(wanted, CPU, torch.float64):
+        horizon = torch.tensor(float(wanted.n_steps - 1), dtype=torch.float64)
+        for t in range(part.tasks.n_tasks):
+            params = part.params[t : t + 1].clone()
+            state = learner.init_state(weights, params, part.tasks.layout)
+            losses = []
+            for k in range(wanted.n_steps):
+                batch = part.tasks.batch(None if part.indices is None else part.indices[:, k])
+                point = params[0].clone().requires_grad_()
+                loss = part.tasks.loss(point, {name: value[t] for name, value in batch.items()})
+                (grad,) = torch.autograd.grad(loss, point)
+                losses.append(loss.item())
+                context = StepContext(
+                    part.tasks.layout, torch.tensor(float(k)).double(), horizon, loss.detach().reshape(1)
+                )
+                step, state = learner.update(weights, hyper, state, grad[None], params, context)
+                params = params + step
+            rows.append(losses)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(("use", "options"), TASKS, ids=[name for name, _ in TASKS])
+@pytest.mark.parametrize("family", ["adam", "nadam", "lion", "recurrent", "mlp"])
+def test_batched_training_equals_one_by_one(family: str, use: str, options: dict[str, object]) -> None:
+    wanted = request(use, options, "meta_train", 3, 21, seed=5)
+    several = candidates(family, 3)
+    record = evaluate(several, wanted, CPU, torch.float64)
+    for index, candidate in enumerate(several):
+        plain = plain_losses(candidate, wanted)
+        finite = np.isfinite(plain) & np.isfinite(record.losses[index])
+        assert np.isfinite(plain).all(axis=1).tolist() == (record.status[index] == "complete").tolist()
+        np.testing.assert_allclose(record.losses[index][finite], plain[finite], rtol=1e-9, atol=1e-12)
+
+
+def test_training_equals_torch_optim_on_the_same_batches() -> None:
+    wanted = request("digits", DIGITS, "meta_train", 2, 31, seed=9)
+    genes = learner_space(RULES["adam"]).complete({"lr": 0.02, "schedule": "constant"})
+    record = evaluate([Candidate("a", "adam", genes, {})], wanted, CPU, torch.float64)
+    (part,) = prepare(wanted, CPU, torch.float64)
+    for t in range(part.tasks.n_tasks):
+        params = part.params[t].clone().requires_grad_()
+        optimizer = torch.optim.Adam([params], lr=0.02)
+        for k in range(31):
+            assert part.indices is not None
+            batch = part.tasks.batch(part.indices[:, k])
+            loss = part.tasks.loss(params, {name: value[t] for name, value in batch.items()})
+            assert float(loss) == pytest.approx(record.losses[0, t, k], rel=1e-6)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def test_a_diverging_candidate_leaves_the_others_as_they_are() -> None:
+    space = learner_space(RULES["sgd"])
+    tame = Candidate("tame", "sgd", space.complete({"lr": 1e-3, "schedule": "constant"}), {})
+    wild = Candidate("wild", "sgd", space.complete({"lr": 10.0, "schedule": "constant"}), {})
+    wanted = request("quadratic", {}, "meta_valid", 4, 200, seed=1)
+    together = evaluate([tame, wild], wanted, CPU)
+    alone = evaluate([tame], wanted, CPU)
+    assert (together.status[1] == Status.DIVERGED.value).all()
+    assert (together.status[0] == Status.COMPLETE.value).all()
+    np.testing.assert_allclose(together.losses[0], alone.losses[0], rtol=1e-4)
+    only_wild = evaluate([wild], wanted, CPU)
+    assert np.isnan(only_wild.losses[0, :, -1]).all(), "an unroll with no finite run left stops early"
+
+
+def test_final_losses_average_the_last_window_and_steps_are_counted() -> None:
+    wanted = request("digits", DIGITS, "meta_valid", 2, 16, seed=2)
+    record = evaluate(candidates("adam", 2), wanted, CPU)
+    assert record.losses.shape == (2, 2, 16)
+    np.testing.assert_allclose(record.final_losses, record.losses[..., -10:].mean(-1))
+    assert record.n_inner_steps == 2 * 2 * 15
+    assert np.isfinite(record.valid_losses).all()
+    first, second = split_by_candidate(record)
+    np.testing.assert_array_equal(first.losses[0], record.losses[0])
+    np.testing.assert_array_equal(second.losses[0], record.losses[1])
+
+
+def test_equal_requests_give_equal_tasks_and_different_seeds_different_ones() -> None:
+    a = prepare(request("digits", DIGITS, "meta_train", 2, 5, seed=1), CPU)
+    prepare.cache_clear()
+    b = prepare(request("digits", DIGITS, "meta_train", 2, 5, seed=1), CPU)
+    c = prepare(request("digits", DIGITS, "meta_train", 2, 5, seed=2), CPU)
+    assert a[0].indices is not None
+    assert torch.equal(a[0].params, b[0].params)
+    assert torch.equal(a[0].indices, b[0].indices)  # type: ignore[arg-type]
+    assert not torch.equal(a[0].params, c[0].params)
+
+
+def test_candidates_are_grouped_by_structure_not_by_numbers() -> None:
+    mixed = [*candidates("adam", 2), *candidates("sgd", 1), *candidates("adam", 1)]
+    groups = list(by_structure(mixed).values())
+    assert groups == [[0, 1, 3], [2]]
+
+
+def test_the_caller_s_tensors_are_not_edited() -> None:
+    wanted = request("digits", DIGITS, "meta_train", 2, 6, seed=4)
+    (part,) = prepare(wanted, CPU)
+    before: list[Tensor] = [part.params.clone(), *(value.clone() for value in part.tasks.rows.values())]
+    cohort = Cohort.of(candidates("recurrent", 2), CPU)
+    weights = {name: value.clone() for name, value in cohort.weights.items()}
+    unroll(cohort, part.tasks, part.params, part.indices, 5)
+    assert all(
+        torch.equal(old, new)
+        for old, new in zip(before, [part.params, *part.tasks.rows.values()], strict=True)
+    )
+    assert all(torch.equal(weights[name], value) for name, value in cohort.weights.items())

@@ -1,0 +1,89 @@
+"""Objectives: what they say of runs whose outcome is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evometa.errors import ObjectiveError, UnknownNameError
+from evometa.inner.record import UnrollRecord
+from evometa.objectives import OBJECTIVES, Objective, Outcomes, find_objective, ratios
+from evometa.objectives.base import WORST_RATIO
+from evometa.rules.cost import Cost
+
+
+def outcomes(final: list[float], lost: int = 0) -> Outcomes:
+    n = len(final)
+    status = np.array(["diverged"] * lost + ["complete"] * (n - lost))
+    ones = np.ones(n)
+    return Outcomes(status, ones, ones, ones, ones, np.array(final), np.array(final) ** 2, Cost(2.0, 14.0, 0))
+
+
+def record(losses: list[list[float]], **changes: object) -> UnrollRecord:
+    array = np.array([losses])
+    status = np.where(np.isfinite(array).all(-1), "complete", "diverged")
+    base = UnrollRecord(array, array[..., -1], status, 1, 1e-3, ("task",) * len(losses), "family")
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_meta_loss_is_a_geometric_mean_in_which_1_is_tuned_adam() -> None:
+    assert OBJECTIVES["meta_loss"](outcomes([0.5, 2.0])) == pytest.approx(1.0)
+    assert OBJECTIVES["meta_loss"](outcomes([0.1, 0.1, 0.1])) == pytest.approx(0.1)
+    assert OBJECTIVES["anytime"](outcomes([0.1, 0.1])) == pytest.approx(0.01)
+
+
+def test_robustness_is_the_worst_tenth_and_divergence_the_share_of_lost_runs() -> None:
+    runs = outcomes([WORST_RATIO, *([1.0] * 19)], lost=1)
+    assert OBJECTIVES["robustness"](runs) == pytest.approx(WORST_RATIO**0.5)
+    assert OBJECTIVES["divergence"](runs) == pytest.approx(0.05)
+
+
+def test_costs_are_those_of_the_genome() -> None:
+    assert OBJECTIVES["state_floats"](outcomes([1.0])) == 2.0
+    assert OBJECTIVES["flops"](outcomes([1.0])) == 14.0
+
+
+def test_ratio_to_the_reference_is_floored_at_the_noise_floor() -> None:
+    run = record([[1.0, 1e-9], [1.0, 0.5]])
+    adam = record([[1.0, 1e-5], [1.0, 0.25]])
+    final, _ = ratios(run, adam)
+    np.testing.assert_allclose(final, [[1.0, 2.0]])
+
+
+def test_anytime_ratio_compares_the_whole_curve() -> None:
+    _, anytime = ratios(record([[1.0, 0.25, 0.25]]), record([[1.0, 1.0, 0.25]]))
+    np.testing.assert_allclose(anytime, [[0.25 ** (1 / 3)]])
+
+
+def test_a_diverged_run_has_the_worst_ratio_and_a_diverged_reference_its_initial_loss() -> None:
+    final, anytime = ratios(record([[1.0, np.nan]]), record([[1.0, 0.5]]))
+    assert final.tolist() == [[pytest.approx(WORST_RATIO)]]
+    assert anytime.tolist() == [[pytest.approx(WORST_RATIO)]]
+    final, _ = ratios(record([[2.0, 0.5]]), record([[2.0, np.inf]]))
+    np.testing.assert_allclose(final, [[0.25]])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_values_that_are_not_finite_or_beyond_the_worst_become_the_worst(bad: float) -> None:
+    assert Objective("x", "", "", lambda _: bad, worst=7.0)(outcomes([1.0])) == 7.0
+
+
+def test_user_objectives_are_found_by_path_and_their_errors_are_named(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(  # type: ignore[operator]
+        'def slow(outcomes):\n    """Ten times the state."""\n    return 10 * outcomes.cost.state_floats_per_param\n'
+        "def broken(outcomes):\n    return 1 / 0\nNUMBER = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    slow = find_objective("mine:slow")
+    assert slow(outcomes([1.0])) == 20.0
+    assert slow.summary == "Ten times the state."
+    with pytest.raises(ObjectiveError, match="'mine:broken' raised ZeroDivisionError"):
+        find_objective("mine:broken")(outcomes([1.0]))
+    with pytest.raises(ObjectiveError, match="expected a function"):
+        find_objective("mine:NUMBER")
+    with pytest.raises(UnknownNameError, match="did you mean 'meta_loss'"):
+        find_objective("meta_los")
