@@ -24,7 +24,6 @@ from evometa.tasks.base import Split
 FloatArray = npt.NDArray[np.float64]
 
 
-
 @dataclass(frozen=True)
 class Rival:
     """A hand-designed rule to compare with: its name and those of its genes that differ from their defaults."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from evometa.campaign.events import Listener
 from evometa.config import CampaignConfig, TaskSource
 from evometa.errors import TaskError
 from evometa.execution import Executor, TuningUnit
+from evometa.genome.genome import Genome
 from evometa.inner.task_set import TaskRequest, request
 from evometa.objectives.baseline import TunedBaseline, baseline_from_json, baseline_to_json
 from evometa.rng import derive_seed
@@ -52,6 +54,23 @@ def tuned_baselines(
         if missing and cache is not None and _cacheable(source):
             _write(cache, known)
     return found
+
+
+def with_tuned_rates(
+    seeds: Sequence[Genome], baselines: Sequence[Mapping[str, TunedBaseline]]
+) -> list[Genome]:
+    """Seed genomes whose hand-designed rule starts at its tuned learning rate.
+
+    With several task sources it is the geometric mean of theirs. Other seeds stay as they are.
+    """
+    tuned = []
+    for seed in seeds:
+        rates = [by_rule[seed.family].lr for by_rule in baselines if seed.family in by_rule]
+        if rates:
+            mean = math.exp(sum(map(math.log, rates)) / len(rates))
+            seed = replace(seed, genes={**seed.genes, "lr": mean})
+        tuned.append(seed)
+    return tuned
 
 
 def _tuning_tasks(config: CampaignConfig, source: TaskSource) -> TaskRequest:

@@ -36,7 +36,9 @@ class Evaluated:
 
     def joined(self, other: Evaluated) -> Evaluated:
         """This evaluation followed by ``other``'s, on more tasks."""
-        return Evaluated(self.rows + other.rows, self.n_inner_steps + other.n_inner_steps, self.message or other.message)
+        return Evaluated(
+            self.rows + other.rows, self.n_inner_steps + other.n_inner_steps, self.message or other.message
+        )
 
 
 @dataclass(frozen=True)

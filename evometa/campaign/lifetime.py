@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
 from evometa.genome.codec import content_hash, weights_from_bytes, weights_to_bytes
 from evometa.genome.genome import Genome, Lineage
 from evometa.genome.variation import inherit
 from evometa.inner.cohort import Candidate, by_structure
+from evometa.inner.evaluate import chunks
 from evometa.inner.record import Status
-from evometa.meta import ESTIMATORS, Refinement, TaskStream
+from evometa.inner.task_set import TaskRequest
+from evometa.meta import ESTIMATORS, Estimator, Refinement, TaskStream
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner, has_weights
 from evometa.trees import Tree, all_finite
@@ -86,10 +90,7 @@ def refine(
     A genome whose refinement fails keeps the weights it was born with, and its lineage says why.
     """
     wanting = [genome for genome in genomes if wants_refinement(genome)]
-    units = [
-        RefinementUnit(tuple(candidate_of(wanting[i], bank) for i in group), tuple(streams))
-        for group in _groups(wanting, bank)
-    ]
+    units = _units(wanting, bank, streams, executor.device)
     # The longest first, so that no worker is left with one at the end.
     units.sort(key=lambda unit: -int(unit.candidates[0].genes["meta.steps"]))  # type: ignore[arg-type]
     outcome: dict[str, tuple[Tree | None, str]] = {}
@@ -108,18 +109,30 @@ def wants_refinement(genome: Genome) -> bool:
     return has_weights(genome.family, genome.genes) and genome.genes["meta.write_back"] != "none"
 
 
-def _groups(genomes: Sequence[Genome], bank: WeightBank) -> list[list[int]]:
-    """Indices of genomes that one unit refines together: equal structure, estimator and meta-structure."""
+def _units(
+    genomes: Sequence[Genome], bank: WeightBank, streams: Sequence[TaskStream], device: torch.device
+) -> list[RefinementUnit]:
+    """Genomes of equal structure, estimator and meta-structure together, cut into chunks."""
     candidates = [candidate_of(genome, bank) for genome in genomes]
-    groups: list[list[int]] = []
+    units = []
     for members in by_structure(candidates).values():
-        alike: dict[object, list[int]] = {}
+        alike: dict[object, list[Candidate]] = {}
         for index in members:
-            genes = candidates[index].genes
-            name = str(genes["meta.estimator"])
-            alike.setdefault((name, ESTIMATORS[name].structure(genes)), []).append(index)
-        groups += alike.values()
-    return groups
+            estimator = _estimator(candidates[index])
+            key = (estimator.name, estimator.structure(candidates[index].genes))
+            alike.setdefault(key, []).append(candidates[index])
+        for group in alike.values():
+            # The first meta-batch stands for the size of all of them.
+            first = streams[0]
+            sample = TaskRequest(first.use, first.options, "meta_train", first.n_tasks, 1, first.seed)
+            live = _estimator(group[0]).live_steps(group[0].genes)
+            for chunk in chunks(group, sample, device, live):
+                units.append(RefinementUnit(tuple(group[i] for i in chunk), tuple(streams)))
+    return units
+
+
+def _estimator(candidate: Candidate) -> Estimator:
+    return ESTIMATORS[str(candidate.genes["meta.estimator"])]
 
 
 def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evometa.campaign.baselines import tuned_baselines
+from evometa.campaign.baselines import tuned_baselines, with_tuned_rates
 from evometa.campaign.events import GenerationSummary, Listener, ObjectiveSummary, Silent
 from evometa.campaign.fitness import CommonTasks, Evaluated, evaluate_all, objective_values
 from evometa.campaign.ingredients import Ingredients
@@ -84,7 +84,8 @@ class Campaign:
         """The children of this generation, with weights, not yet refined."""
         settings = self.config.evolution
         if not before.population:
-            children = first_generation(self.space, self.seeds, settings.population, self.config.seed)
+            seeds = with_tuned_rates(self.seeds, before.baselines) if settings.tune_seeds else self.seeds
+            children = first_generation(self.space, seeds, settings.population, self.config.seed)
         else:
             rank, crowding = rank_and_crowding(before.values)
             rates = VariationRates(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evometa.campaign.events import Listener
 from evometa.campaign.fitness import CommonTasks, evaluate_all
-from evometa.campaign.ingredients import Ingredients
+from evometa.campaign.ingredients import Ingredients, blamed_on
 from evometa.campaign.loop import Campaign
 from evometa.campaign.results import campaign_config
 from evometa.config import CampaignConfig, config_to_json
@@ -19,7 +18,7 @@ from evometa.inner.task_set import request
 from evometa.objectives.baseline import baseline_candidate
 from evometa.rng import derive_seed
 from evometa.store import CampaignStore, campaign_path
-from evometa.tasks import SPLITS
+from evometa.tasks import SPLITS, build_family
 
 #: Tuned baselines of all campaigns under one storage root.
 BASELINE_CACHE = ".baselines.json"
@@ -32,8 +31,8 @@ def run_campaign(
 
     With ``resume`` one that is there is continued after its last whole generation, and a finished one is
     left as it is; one that is not there is begun. When interrupted, whole generations are kept.
-    Raises an EvometaError, before anything is written, for what is wrong with the configuration, and for a
-    campaign that exists (without ``resume``), that was begun otherwise, or that another process runs.
+    Raises, before anything is written, ConfigError for what is wrong with the configuration or differs from
+    how the campaign was begun, and StoreError for one that exists (without ``resume``) or that runs.
     """
     device = pick_device(config.execution.device)
     executor = Executor(device, pick_workers(config.execution.workers, device))
@@ -62,16 +61,18 @@ def is_finished(config: CampaignConfig, root: Path) -> bool:
 
 
 def check(config: CampaignConfig, executor: Executor) -> None:
-    """Raise an EvometaError unless all that ``config`` names is there and its tasks can be trained on.
+    """Raise ConfigError unless all that ``config`` names is there and its tasks can be trained on.
 
     One inner step is made on a task of every split of every source.
     """
     Ingredients.of(config)
     reference = baseline_candidate("adam", 1e-3)
     seed = derive_seed(config.seed, "trial")
-    for source, split in product(config.tasks, SPLITS):
-        wanted = request(source.use, source.options, split, 1, 2, seed)
-        evaluate_all((), [CommonTasks(wanted, reference)], executor)
+    for number, source in enumerate(config.tasks):
+        with blamed_on(f"tasks.{number}"):
+            build_family(source.use, source.options)
+            wanted = [request(source.use, source.options, split, 1, 2, seed) for split in SPLITS]
+            evaluate_all((), [CommonTasks(one, reference) for one in wanted], executor)
 
 
 def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) -> CampaignStore:
@@ -115,16 +116,16 @@ def refuse_changes(begun: CampaignConfig, now: CampaignConfig) -> None:
 
 
 def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted key and value of everything in nested tables and lists; an empty one is a value itself."""
-    if isinstance(value, Mapping) and value:
-        entries = [(str(name), child) for name, child in value.items()]
-    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
-        entries = [(str(number), child) for number, child in enumerate(value)]
+    """Dotted key and value of everything in nested tables and lists."""
+    if isinstance(value, Mapping):
+        entries: Iterable[tuple[object, object]] = value.items()
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        entries = enumerate(value)
     else:
         yield key, value
         return
     for name, child in entries:
-        yield from _leaves(child, f"{key}.{name}" if key else name)
+        yield from _leaves(child, f"{key}.{name}" if key else str(name))
 
 
 def _text(value: object) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evometa.cli.compare import compare
 from evometa.cli.export import export
 from evometa.cli.list import list_campaigns
 from evometa.cli.output import print_error
@@ -36,6 +37,7 @@ app.command(rich_help_panel="Look at campaigns")(show)
 app.command(rich_help_panel="Look at campaigns")(pareto)
 app.command(rich_help_panel="Use the results")(plot)
 app.command(rich_help_panel="Use the results")(export)
+app.command(rich_help_panel="Use the results")(compare)
 for _kind in (tasks, rules, schedules, estimators, objectives):
     app.command(rich_help_panel="See what is registered")(_kind)
 
@@ -60,7 +62,7 @@ def evometa_command(
 def main() -> None:
     """Run the command line. What a user can mend is one line on the standard error and exit code 2."""
     try:
-        app()
+        app(prog_name="evometa")
     except EvometaError as error:
         print_error(str(error))
         sys.exit(_USER_ERROR)

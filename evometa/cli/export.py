@@ -9,13 +9,8 @@ import typer
 from rich.text import Text
 
 from evometa.cli.output import console
-from evometa.cli.parameters import (
-    CampaignArgument,
-    StorageOption,
-    complete_genome,
-    complete_objective,
-    open_campaign,
-)
+from evometa.cli.parameters import CampaignArgument, StorageOption, open_campaign
+from evometa.cli.selection import BestOption, GenomeOption, KneeOption, chosen_genome, require_one
 
 if TYPE_CHECKING:
     from evometa.campaign import Front
@@ -29,48 +24,25 @@ def export(
         Path,
         typer.Option(metavar="FILE.safetensors", help="The file to write; one that exists is replaced."),
     ],
-    knee: Annotated[bool, typer.Option("--knee", help="The front's knee: its best trade-off.")] = False,
-    best: Annotated[
-        str | None,
-        typer.Option(
-            metavar="OBJECTIVE",
-            help="The front's best in one objective.",
-            autocompletion=complete_objective,
-        ),
-    ] = None,
-    genome: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="The genome of this id.", autocompletion=complete_genome),
-    ] = None,
+    knee: KneeOption = False,
+    best: BestOption = None,
+    genome: GenomeOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Export one optimizer: its weights and its genome in one safetensors file.
 
     Name exactly one of **--knee**, **--best** and **--genome**. Values are those on meta_valid.
     """
-    n_selectors = knee + (best is not None) + (genome is not None)
-    if n_selectors != 1:
-        raise typer.BadParameter(
-            f"{n_selectors or 'none'} of --knee, --best OBJECTIVE and --genome ID given: name exactly one"
-        )
+    require_one(knee, best, genome)
     with open_campaign(campaign, storage) as store, store.snapshot():
         from evometa.export import export_genome
         from evometa.genome.codec import weights_from_bytes
 
-        chosen = _chosen(store, best, genome)
+        chosen = chosen_genome(store, best, genome)
         weights = {} if chosen.weights is None else weights_from_bytes(store.weights_bytes(chosen.weights))
         horizon, provenance = _provenance(store, chosen)
     export_genome(out, chosen, weights, horizon=horizon, provenance=provenance)
     _explain(out, chosen)
-
-
-def _chosen(store: CampaignStore, best: str | None, genome: str | None) -> Genome:
-    if genome is not None:
-        return store.genome(genome)
-    from evometa.campaign import read_front
-
-    front = read_front(store)
-    return front.genomes[front.knee if best is None else front.best(best)]
 
 
 def _provenance(store: CampaignStore, genome: Genome) -> tuple[int, dict[str, object]]:

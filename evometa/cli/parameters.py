@@ -36,6 +36,12 @@ def open_campaign(campaign: str, storage: Path | None) -> CampaignStore:
     return CampaignStore.open(find_campaign(campaign, storage), readonly=True)
 
 
+def _campaign_on_the_line(context: typer.Context) -> CampaignStore:
+    """The campaign that an unfinished command names; an option without its value leaves it unparsed."""
+    named = context.params.get("campaign") or next(iter(context.args), "")
+    return open_campaign(named, context.params.get("storage"))
+
+
 def complete_campaign(context: typer.Context, incomplete: str) -> Iterator[str]:
     """Names of campaigns under the storage root."""
     from evometa.store import storage_root
@@ -49,7 +55,7 @@ def complete_campaign(context: typer.Context, incomplete: str) -> Iterator[str]:
 def complete_genome(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     """Ids of a campaign's genomes, each with its family."""
     with suppress(EvometaError):
-        with open_campaign(context.params["campaign"], context.params.get("storage")) as store:
+        with _campaign_on_the_line(context) as store:
             genomes = store.genomes()
         yield from ((one.id, one.name or one.family) for one in genomes if one.id.startswith(incomplete))
 
@@ -59,7 +65,7 @@ def complete_objective(context: typer.Context, incomplete: str) -> Iterator[str]
     from evometa.config import config_from_json
 
     with suppress(EvometaError):
-        with open_campaign(context.params["campaign"], context.params.get("storage")) as store:
+        with _campaign_on_the_line(context) as store:
             names = config_from_json(store.config()).objectives.use
         yield from (name for name in names if name.startswith(incomplete))
 

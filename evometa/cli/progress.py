@@ -33,7 +33,7 @@ _PHASES = {
 class Pace:
     """How fast a campaign goes, and how long it will take."""
 
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     _last: float = 0.0
     _seconds: list[float] = field(default_factory=list)
     _to_come: int = 0

@@ -66,12 +66,14 @@ def run(
 
     root = storage_root(storage)
     config = _config(experiment, name, resume, overrides or [], root)
-    if resume and is_finished(config, root):
-        _print_results(config.name, root, storage, "is finished already")
-        return
     try:
+        if resume and is_finished(config, root):
+            _print_results(config.name, root, storage, "is finished already")
+            return
         with _terminated_as_interrupted(), _watching(config) as listener:
             run_campaign(config, root, resume=resume, listener=listener)
+    except ConfigError as error:
+        raise ConfigError(f"{experiment or config.name}: {error}") from error
     except KeyboardInterrupt:
         again = _command("run", experiment, name=name, set=overrides, storage=storage, resume=True)
         _print_interruption(config.name, root, again)

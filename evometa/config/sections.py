@@ -69,6 +69,8 @@ class EvolutionConfig:
         generations: generations after which the campaign is finished, generation 0 included.
         families: update-rule families that may appear; empty means all that are registered.
         seeds: genome files, or folders of them, that enter generation 0; relative to the current folder.
+        tune_seeds: give seeds with a hand-designed rule the learning rate tuned for the campaign's tasks (the
+            one its baseline has); False takes the rate in their file.
         mutation_rate: probability that a gene mutates.
         mutation_strength: standard deviation of a numeric mutation, in unit coordinates of the gene.
         crossover_probability: share of children that have two parents.
@@ -82,6 +84,7 @@ class EvolutionConfig:
     generations: AtLeastOne = 8
     families: tuple[Text, ...] = ()
     seeds: tuple[Text, ...] = ("populations/seeds",)
+    tune_seeds: bool = True
     mutation_rate: Probability = 0.2
     mutation_strength: Annotated[float, Field(gt=0, le=1)] = 0.15
     crossover_probability: Probability = 0.5

@@ -58,7 +58,10 @@ class Cohort:
         learners = [candidate.learner for candidate in candidates]
         weights = stack([candidate.weights for candidate in candidates]) if candidates[0].weights else {}
         names = learners[0].hyper
-        hyper = {name: torch.tensor([learner.hyper[name] for learner in learners], dtype=torch.float64) for name in names}
+        hyper = {
+            name: torch.tensor([learner.hyper[name] for learner in learners], dtype=torch.float64)
+            for name in names
+        }
 
         def move(value: Tensor) -> Tensor:
             return value.to(device, dtype)

@@ -14,10 +14,12 @@ from evometa.inner.task_set import TaskRequest, prepare
 from evometa.inner.unroll import unroll
 
 
-def chunks(candidates: Sequence[Candidate], wanted: TaskRequest, device: torch.device) -> list[list[int]]:
+def chunks(
+    candidates: Sequence[Candidate], wanted: TaskRequest, device: torch.device, live_steps: int = 1
+) -> list[list[int]]:
     """Indices of candidates of one structure cut into the chunks that are trained at once."""
     batches = [prepared.tasks for prepared in prepare(wanted, device)]
-    size = candidates_per_chunk(candidates[0].learner, batches, device, len(candidates))
+    size = candidates_per_chunk(candidates[0].learner, batches, device, len(candidates), live_steps)
     indices = list(range(len(candidates)))
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 

@@ -28,11 +28,18 @@ def floats_per_coordinate(learner: Learner) -> float:
 
 
 def candidates_per_chunk(
-    learner: Learner, batches: Sequence[TaskBatch], device: torch.device, n_candidates: int
+    learner: Learner,
+    batches: Sequence[TaskBatch],
+    device: torch.device,
+    n_candidates: int,
+    live_steps: int = 1,
 ) -> int:
-    """How many of ``n_candidates`` to train at once on the largest of ``batches``; at least 1."""
+    """How many of ``n_candidates`` to train at once on the largest of ``batches``; at least 1.
+
+    ``live_steps`` is the number of inner steps whose intermediates are kept at once (for a meta-gradient).
+    """
     coordinates = max(batch.n_tasks * batch.layout.size for batch in batches)
-    floats = floats_per_coordinate(learner) * coordinates
+    floats = floats_per_coordinate(learner) * coordinates * live_steps
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         budget = GPU_MEMORY_SHARE * free_bytes / 4

@@ -69,6 +69,10 @@ class Estimator(ABC):
         """What genomes of one cohort must also share to be refined together."""
 
     @abstractmethod
+    def live_steps(self, genes: Genes) -> int:
+        """Inner steps whose intermediate values are kept at once; what a chunk's memory is planned by."""
+
+    @abstractmethod
     def refine(
         self,
         candidates: Sequence[Candidate],

@@ -55,6 +55,9 @@ class TruncatedBPTT(Estimator):
         names = ("meta.steps", "meta.unroll_length", "meta.truncation", "meta.second_order", "meta.loss")
         return tuple(genes[name] for name in names)
 
+    def live_steps(self, genes: Genes) -> int:
+        return int(genes["meta.truncation"])  # type: ignore[arg-type]
+
     def refine(
         self,
         candidates: Sequence[Candidate],

@@ -7,6 +7,10 @@ import numpy as np
 from evometa.objectives.base import OBJECTIVES, WORST_RATIO, FloatArray, Objective, Outcomes
 
 
+#: Stands for a mean loss that is not finite.
+WORST_LOSS = 1e6
+
+
 def geometric_mean(ratios: FloatArray) -> float:
     """exp of the mean logarithm."""
     return float(np.exp(np.log(ratios).mean()))
@@ -31,6 +35,16 @@ def robustness(outcomes: Outcomes) -> float:
 def divergence(outcomes: Outcomes) -> float:
     """Share of the runs that diverged or failed."""
     return float(outcomes.lost.mean())
+
+
+def final_loss(outcomes: Outcomes) -> float:
+    """Mean over tasks of the final training loss; a run that is lost counts with its initial loss."""
+    return float(np.where(outcomes.lost, outcomes.initial_loss, outcomes.final_loss).mean())
+
+
+def valid_loss(outcomes: Outcomes) -> float:
+    """Mean over tasks of the trained model's loss on held-out rows; NaN (the worst) where a task has none."""
+    return float(np.where(outcomes.lost, np.inf, outcomes.valid_loss).mean())
 
 
 for _objective in (
@@ -66,6 +80,22 @@ for _objective in (
     ),
     Objective(
         "divergence", "share of runs that diverged or failed", "share", divergence, worst=1.0, reference=1.0
+    ),
+    Objective(
+        "final_loss",
+        "final training loss (mean over tasks)",
+        "loss",
+        final_loss,
+        worst=WORST_LOSS,
+        scale="log",
+    ),
+    Objective(
+        "valid_loss",
+        "loss of the trained model on held-out rows (mean over tasks)",
+        "loss",
+        valid_loss,
+        worst=WORST_LOSS,
+        scale="log",
     ),
 ):
     OBJECTIVES.add(_objective.name, _objective)

@@ -208,6 +208,16 @@ def _draw_node(axes: Axes, node: Ancestor, *, is_knee: bool, last: int) -> None:
     if is_knee:
         ring = STROKES["knee"].colour
         axes.plot(node.born, node.lane, "o", ms=13, mfc="none", mec=ring, mew=1.6, zorder=5)
+    if node.name and node.operator == "seed":
+        axes.annotate(
+            node.name,
+            (node.born, node.lane),
+            xytext=(-7, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=7.5,
+        )
     if node.in_front:
         text = f"{node.id} {node.name or node.family}" + (" (knee)" if is_knee else "")
         weight = "bold" if is_knee else "normal"

@@ -117,9 +117,9 @@ def plot_lr_schedule(data: ScheduleData) -> Figure:
     figure = new_figure(
         7.0,
         4.4,
-        f"Learning-rate schedules of the front: {', '.join(kinds)}",
+        "Learning-rate schedules of the front",
         f"Along training on {data.n_tasks} fresh meta_valid tasks ({data.source}): median, and the range "
-        "over the tasks where a schedule reads the loss.",
+        f"over the tasks where a schedule reads the loss. Kinds: {', '.join(kinds)}.",
     )
     axes = figure.subplots()
     progress = np.arange(data.horizon) / data.horizon

@@ -107,6 +107,18 @@ def staircase(values: FloatArray) -> FloatArray:
     return corners[1:]
 
 
+def shown_values(data: ParetoFrontData) -> FloatArray:
+    """What the axes must hold, ``(n, M)``: fronts, landmarks, and genomes no worse than these in quality.
+
+    Quality is every objective that is a ratio. Genomes that failed would leave no room for the others.
+    """
+    named = [data.values, *data.earlier.values(), *(mark.values[None] for mark in data.landmarks)]
+    values = np.concatenate(named)
+    ratios = [k for k, objective in enumerate(data.objectives) if is_ratio(objective)]
+    competitive = (data.others[:, ratios] <= values[:, ratios].max(axis=0)).all(axis=1)
+    return np.concatenate([values, data.others[competitive]])
+
+
 @house_style()
 def plot_pareto_front(data: ParetoFrontData) -> Figure:
     """One panel for each pair of objectives: the first of the pair upwards, the second to the right."""
@@ -119,9 +131,17 @@ def plot_pareto_front(data: ParetoFrontData) -> Figure:
         _draw_pair(axes, data, j, i)
         if j - 1 > i:  # the panels left of it and below it carry the labels
             axes.set(xlabel="", ylabel="")
-    legend_beside(panels[0, n], list(_legend(data)))
+    if n == 1:
+        legend_beside(panels[0, 1], list(_legend(data)))
+    else:
+        empty = figure.add_subplot(cells[n - 1, 0])
+        empty.set_axis_off()
+        empty.legend(handles=list(_legend(data)), loc="lower left", ncols=2, fontsize=7.5)
     for (i, j), axes in panels.items():
-        _label_pair(axes, data, j, i)
+        _label_members(axes, data, j, i)
+    if n == 1:  # in a grid the legend names the landmarks' shapes: there is no room for text
+        points = np.array([mark.values[[1, 0]] for mark in data.landmarks]).reshape(-1, 2)
+        label_points(panels[0, 1], points, [mark.label for mark in data.landmarks])
     return figure
 
 
@@ -138,15 +158,14 @@ def _titles(data: ParetoFrontData) -> tuple[str, str]:
 
 def _draw_pair(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
     for which, k in (("x", x), ("y", y)):
-        shown = [data.values, *data.earlier.values(), *(mark.values[None] for mark in data.landmarks)]
-        scale_axis(axes, which, data.objectives[k], np.concatenate(shown)[:, k])  # type: ignore[arg-type]
+        scale_axis(axes, which, data.objectives[k], shown_values(data)[:, k])  # type: ignore[arg-type]
     axes.scatter(data.others[:, x], data.others[:, y], s=9, color=PALE, linewidths=0, zorder=1.5)
     for shade, values in zip(_FADE[-len(data.earlier) :], data.earlier.values(), strict=False):
         _draw_staircase(axes, values[:, [x, y]], shade, 1.3)
     _draw_staircase(axes, data.values[:, [x, y]], INK, 1.5)
     beyond = sum(not _is_inside(axes, point) for point in data.others[:, [x, y]])
     if beyond:
-        axes.set_title(f"{beyond} other genomes lie beyond these axes", loc="right", fontsize=7, color=GREY)
+        axes.set_title(f"other genomes off the scale: {beyond}", loc="right", fontsize=7, color=GREY)
     for axis_line, k in ((axes.axvline, x), (axes.axhline, y)):
         if is_ratio(data.objectives[k]):
             axis_line(1.0, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1.2)
@@ -177,10 +196,8 @@ def _draw_staircase(axes: Axes, points: FloatArray, colour: str, width: float) -
     axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=width, zorder=2, solid_joinstyle="miter")
 
 
-def _label_pair(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
-    """Names of landmarks on the dominated side of the front, ``best`` and ``knee`` on the empty one."""
-    landmarks = np.array([mark.values[[x, y]] for mark in data.landmarks]).reshape(-1, 2)
-    label_points(axes, landmarks, [mark.label for mark in data.landmarks])
+def _label_members(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
+    """``best`` and ``knee`` below their points, where the front leaves room."""
     for index, role in _rings(data).items():
         axes.annotate(
             "best, knee" if data.best == data.knee else role,
@@ -217,9 +234,13 @@ def _legend(data: ParetoFrontData) -> Iterator[Line2D]:
         yield entry(names[role], mec=STROKES[role].colour, **ring)
     for shade, generation in zip(_FADE[-len(data.earlier) :], data.earlier, strict=False):
         yield entry(f"front of generation {generation}", color=shade, linestyle="-", linewidth=1.3)
-    if data.landmarks:
-        what = "tuned hand-designed rule" if data.final else "seed genome"
-        yield entry(what, marker="o", mfc="white", mec=GREY, markersize=6)
+    hollow = {"mfc": "white", "mec": GREY, "markersize": 6}
+    if len(data.objectives) == 2 and data.landmarks:
+        yield entry("tuned hand-designed rule" if data.final else "seed genome", marker="o", **hollow)
+    elif len(data.objectives) > 2:
+        kind = "tuned" if data.final else "seed"
+        for landmark in data.landmarks:
+            yield entry(f"{kind} {landmark.label}", marker=family_mark(landmark.family).marker, **hollow)
     if len(data.others):
         yield entry("other genomes", marker="o", color=PALE, markersize=3.5)
     ratios = [objective for objective in data.objectives if is_ratio(objective)]

@@ -72,7 +72,9 @@ def draw(name: str, store: CampaignStore, out: Path) -> list[Path]:
     Raises UnknownNameError for a name that is not registered, StoreError before the first generation, and
     EvometaError when the folder cannot be written to.
     """
-    row = FIGURES[name]
+    row: object = FIGURES[name]
+    if not isinstance(row, CampaignFigure):
+        raise EvometaError(f"figure {name!r} is {type(row).__name__}, expected a CampaignFigure")
     with store.snapshot():
         figure = row.draw(store)
         set_note(figure, _note(store))

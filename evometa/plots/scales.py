@@ -63,7 +63,7 @@ def _limits(axis: Axis, values: FloatArray) -> tuple[float, float]:
     ends = transform.transform(np.array([values.min(), values.max()]))
     extent = max(float(ends[1] - ends[0]), _LEAST_EXTENT)
     missing = (extent - (ends[1] - ends[0])) / 2
-    padded = np.array([ends[0] - missing - 0.1 * extent, ends[1] + missing + 0.1 * extent])
+    padded = np.array([ends[0] - missing - 0.15 * extent, ends[1] + missing + 0.1 * extent])
     low, high = transform.inverted().transform(padded)
     return float(low), float(high)
 

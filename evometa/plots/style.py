@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import matplotlib.style
 from matplotlib.artist import Artist
@@ -81,7 +82,7 @@ def new_figure(width: float, height: float, headline: str, detail: str) -> Figur
     lines = textwrap.wrap(detail, int(_LETTERS_PER_INCH * width))
     top = _MARGIN_INCHES + _HEADLINE_INCHES + _LINE_INCHES * len(lines)
     rect = (0, _NOTE_INCHES / height, 1, 1 - (top + _NOTE_INCHES) / height)
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=rect))
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=rect, w_pad=0.09))
     x = _MARGIN_INCHES / width
     figure.text(x, 1 - 0.1 / height, headline, fontsize=11, fontweight="bold", va="top")
     figure.text(x, 1 - 0.34 / height, "\n".join(lines), fontsize=8, color=GREY, va="top", linespacing=1.35)
@@ -102,6 +103,7 @@ class Mark:
     marker: str
 
 
+@cache  # asking a registry for its names means looking through every installed package
 def family_mark(family: str) -> Mark:
     """Colour and shape of a rule family: the same in every figure of every campaign."""
     names = RULES.names()

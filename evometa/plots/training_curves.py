@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.lib.stride_tricks import sliding_window_view
 
 from evometa.campaign.results import campaign_config, read_front
 from evometa.inner.evaluate import evaluate
@@ -87,12 +88,12 @@ def relative_losses(record: UnrollRecord) -> FloatArray:
     """
     losses = record.losses[0]
     lost = np.logical_or.accumulate(~np.isfinite(losses), axis=1)
-    sums = np.cumsum(np.where(lost, 0.0, losses), axis=1)
     window = min(record.final_window, losses.shape[1])
-    sums[:, window:] -= sums[:, :-window].copy()
-    counts = np.minimum(np.arange(1, losses.shape[1] + 1), window)
-    floored = np.maximum(sums / counts, record.noise_floor)
-    return np.asarray(np.where(lost, np.inf, floored / floored[:, :1]))
+    padded = np.pad(np.where(lost, np.inf, losses), ((0, 0), (window - 1, 0)), constant_values=np.nan)
+    means = np.nanmean(sliding_window_view(padded, window, axis=1), axis=-1)
+    floored = np.maximum(means, record.noise_floor)
+    initial = np.where(lost[:, :1], 1.0, floored[:, :1])  # lost from the start: infinite throughout
+    return np.asarray(floored / initial)
 
 
 def _curve(contestant: Contestant, record: UnrollRecord) -> Curve:
@@ -152,9 +153,9 @@ def _label(curve: Curve, panel: TrainingPanel) -> str:
 
 def _limits(panel: TrainingPanel) -> tuple[float, float]:
     """What holds every median, and the bands as far as a tenfold beyond: one that explodes is cut off."""
-    medians = np.concatenate([curve.median for curve in panel.curves])
+    medians = np.concatenate([[1.0], *(curve.median for curve in panel.curves)])
     medians = medians[np.isfinite(medians)]
-    bands = np.concatenate([np.r_[curve.low, curve.high] for curve in panel.curves])
+    bands = np.concatenate([[1.0], *(np.r_[curve.low, curve.high] for curve in panel.curves)])
     bands = bands[np.isfinite(bands)]
     least, most = medians.min(), medians.max()
     return 0.7 * max(bands.min(), 0.1 * least), 1.4 * min(bands.max(), 10.0 * most)

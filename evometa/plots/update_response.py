@@ -163,7 +163,7 @@ def plot_update_response(data: UpdateResponseData) -> Figure:
                 color=stroke.colour,
                 ls=stroke.dash,
                 lw=stroke.width,
-                label=response.label,
+                label=response.label.replace(" · ", "\n"),
             )
         _draw_frame(axes, data)
         label_panel(axes, name)

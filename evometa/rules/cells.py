@@ -37,24 +37,26 @@ class Cell:
     Attributes:
         title: its name in words, with an article.
         n_gates: G; the rows of its weights are G blocks of H.
-        has_memory: whether it carries a second state, the LSTM's c.
         step: (weights, input rows, hidden, memory) → (hidden, memory), see :meth:`__call__`.
         formula: its equations, with {x} for the input and {n} for the layer's index.
+        has_memory: whether it carries a second state, the c of an LSTM; its second gate forgets.
+        has_recurrent_bias: whether the hidden state has a bias of its own, as in a GRU's candidate.
     """
 
     title: str
     n_gates: int
-    has_memory: bool
     step: Callable[[Tree, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
     formula: tuple[str, ...]
+    has_memory: bool = False
+    has_recurrent_bias: bool = False
 
     def __call__(
         self, weights: Tree, rows: Tensor, hidden: Tensor, memory: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The next hidden state and memory, ``(H, R)`` each, for R coordinates.
 
-        ``rows`` are the inputs ``(F, R)``; ``weights`` are ``input (G·H, F)``,
-        ``recurrent (G·H, H)``, ``bias (G·H)``, and for a GRU ``recurrent_bias (H)``.
+        ``rows`` are the inputs ``(F, R)``; ``weights`` are ``input (G·H, F)``, ``recurrent (G·H, H)``,
+        ``bias (G·H)`` and, where there is one, ``recurrent_bias (H)``. Raises TypeError for a missing memory.
         """
         return self.step(weights, rows, hidden, memory)
 
@@ -64,9 +66,9 @@ class Cell:
             "recurrent": self.init_input(generator, n_hidden, n_hidden),
             "bias": torch.zeros(self.n_gates * n_hidden),
         }
-        if self is GRU:
+        if self.has_recurrent_bias:
             weights["recurrent_bias"] = torch.zeros(n_hidden)
-        if self is LSTM:
+        if self.has_memory:
             weights["bias"][n_hidden : 2 * n_hidden] = 1.0
         return weights
 
@@ -123,26 +125,26 @@ def _gru(weights: Tree, rows: Tensor, hidden: Tensor, memory: Tensor | None) -> 
     return torch.lerp(_tanh_of_half(candidate.sigmoid_()), hidden, update), None
 
 
-VANILLA = Cell("a plain recurrent network", 1, False, _vanilla, ("h{n} ← tanh(W{n}·[{x}, h{n}, 1])",))
+VANILLA = Cell("a plain recurrent network", 1, _vanilla, ("h{n} ← tanh(W{n}·[{x}, h{n}, 1])",))
 GRU = Cell(
     "a GRU",
     3,
-    False,
     _gru,
     (
         "r, z = σ(W{n}·[{x}, h{n}, 1])",
         "a = tanh(V{n}·[{x}, 1] + r∘(U{n}·[h{n}, 1]))",
         "h{n} ← (1 − z)∘a + z∘h{n}",
     ),
+    has_recurrent_bias=True,
 )
 LSTM = Cell(
     "an LSTM",
     4,
-    True,
     _lstm,
     (
         "i, f, o = σ(W{n}·[{x}, h{n}, 1]),  a = tanh(V{n}·[{x}, h{n}, 1])",
         "c{n} ← f∘c{n} + i∘a,  h{n} ← o∘tanh(c{n})",
     ),
+    has_memory=True,
 )
 CELLS: dict[str, Cell] = {"vanilla": VANILLA, "gru": GRU, "lstm": LSTM}

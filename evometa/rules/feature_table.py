@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ ROOT_DECAY = 0.999
 
 #: what the channels of a feature vary over; see :class:`evometa.rules.features.Inputs`
 Scope = Literal["coordinate", "row", "column", "task", "step"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+#: scopes that vary within a tensor; their names are those of :meth:`evometa.rules.signals.Matrix.place`
+WITHIN_TENSOR: tuple[Scope, ...] = ("coordinate", "row", "column")
 Compute = Callable[[Signals, Sequence[float]], Sequence[Tensor]]
 
 
@@ -272,8 +273,8 @@ DEFINITIONS = {
 }
 
 #: names of the features that vary within a tensor, and of those that all coordinates share
-VARYING_FEATURES = tuple(n for n, (f, _) in _MEMBERS.items() if f.scope in ("coordinate", "row", "column"))
-SHARED_FEATURES = tuple(n for n, (f, _) in _MEMBERS.items() if f.scope in ("task", "step"))
+VARYING_FEATURES = tuple(n for n, (f, _) in _MEMBERS.items() if f.scope in WITHIN_TENSOR)
+SHARED_FEATURES = tuple(n for n, (f, _) in _MEMBERS.items() if f.scope not in WITHIN_TENSOR)
 #: what a recurrent rule may read: neither very small nor very large without normalisation over a tensor
 _NOT_RECURRENT = ("second_moment", "reciprocal_root", "factored_gradient", "factored_average")
 RECURRENT_FEATURES = tuple(

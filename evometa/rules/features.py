@@ -7,7 +7,6 @@ computed for each of them: features of rows, columns, tasks and steps enter a fi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from evometa.genome.space import Genes
 from evometa.layout import Layout
 from evometa.rules.base import StepContext
-from evometa.rules.feature_table import AVERAGE, DEFINITIONS, SCOPES, Feature, Scope, feature_named
+from evometa.rules.feature_table import AVERAGE, DEFINITIONS, Feature, Scope, feature_named
 from evometa.rules.signals import Signals, Statistic
 from evometa.trees import Tree
 
@@ -26,23 +25,13 @@ NORMALISER_EPSILON = 1e-24
 MAX_NAMED = 4
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The channels of one step by scope, feature-major; None where there are none.
-
-    Attributes:
-        coordinate: ``(C, T, N)``.
-        row: ``(C, T, all rows)`` of all tensors in order, see :func:`evometa.rules.signals.matrices`.
-        column: ``(C, T, all columns)``.
-        task: ``(C, T)``.
-        step: ``(C,)``.
-    """
-
-    coordinate: Tensor | None = None
-    row: Tensor | None = None
-    column: Tensor | None = None
-    task: Tensor | None = None
-    step: Tensor | None = None
+#: The channels of one step by scope, feature-major; a scope without channels is missing.
+#:
+#: - coordinate: ``(C, T, N)``
+#: - row, column: ``(C, T, all rows or columns)`` of all tensors, see :func:`evometa.rules.signals.matrices`
+#: - task: ``(C, T)``
+#: - step: ``(C,)``
+Inputs = dict[Scope, Tensor]
 
 
 class FeatureSet:
@@ -83,15 +72,14 @@ class FeatureSet:
 
     def inputs(self, signals: Signals) -> Inputs:
         """All channels of this step."""
-        blocks: dict[str, list[Tensor]] = {scope: [] for scope in SCOPES}
+        blocks: dict[Scope, list[Tensor]] = {}
         for feature, decays in self.chosen.items():
-            blocks[feature.scope] += feature.compute(signals, decays)
-        return Inputs(**{scope: torch.cat(own) for scope, own in blocks.items() if own})
+            blocks.setdefault(feature.scope, []).extend(feature.compute(signals, decays))
+        return {scope: torch.cat(own) for scope, own in blocks.items()}
 
-    def weights(self, weights: Tree, scope: Scope) -> Tensor | None:
-        """The entries ``input.<feature>`` ``(H, channels)`` of a scope side by side; None without any."""
-        own = [weights[f"input.{name}"] for name in self.names(scope)]
-        return torch.cat(own, dim=1) if own else None
+    def weights(self, weights: Tree, scope: Scope) -> Tensor:
+        """The entries ``input.<feature>`` of a scope that has channels, side by side: ``(H, C)``."""
+        return torch.cat([weights[f"input.{name}"] for name in self.names(scope)], dim=1)
 
     def in_words(self) -> str:
         """The features for reading; of many, the first few."""
@@ -116,10 +104,18 @@ class FeatureSet:
         return [f"x = [{'; '.join(groups)}]", *defined, *([AVERAGE] if defined else [])]
 
 
-def normalising_scale(channels: Tensor) -> Tensor:
-    """1/root-mean-square over the last axis, ``(C, T, n)`` → ``(C, T)``; finite for a channel of zeros."""
-    norm = torch.linalg.vector_norm(channels, dim=-1)
-    return torch.rsqrt(norm.square() * (1.0 / channels.shape[-1]) + NORMALISER_EPSILON)
+def normalised_products(weight: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Weights ``(H, C)`` times the normalised channels ``(C, T, n)`` of each tensor, ``(T, H, n)`` each.
+
+    A channel is divided by its root mean square over the tensor; one that is zero stays zero. The divisors go
+    into the weights, which are small, instead of onto the channels.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(channels, dim=-1).T for channels in tensors])
+    sizes = [[[float(channels.shape[-1])]] for channels in tensors]
+    mean_squares = norms.square() / torch.tensor(sizes, dtype=norms.dtype, device=norms.device)
+    scales = torch.rsqrt(mean_squares + NORMALISER_EPSILON)
+    scaled = weight * scales.unsqueeze(2)
+    return [torch.bmm(own, channels.transpose(0, 1)) for own, channels in zip(scaled, tensors, strict=True)]
 
 
 def _listed(decays: Sequence[float]) -> str:

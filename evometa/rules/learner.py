@@ -158,5 +158,7 @@ def _merged(genes: list[Gene]) -> Space:
         first = merged[gene.name]
         if replace(first, when={}) != replace(gene, when={}) or set(first.when) != {"schedule"}:
             raise GenomeError(f"gene {gene.name!r} is declared differently by two schedules")
-        merged[gene.name] = replace(first, when={"schedule": (*first.when["schedule"], *gene.when["schedule"])})
+        merged[gene.name] = replace(
+            first, when={"schedule": (*first.when["schedule"], *gene.when["schedule"])}
+        )
     return Space(tuple(merged.values()))

@@ -18,10 +18,10 @@ from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.cells import uniform
-from evometa.rules.feature_table import METZ, SHARED_FEATURES, VARYING_FEATURES
-from evometa.rules.features import FeatureSet, Inputs, normalising_scale
+from evometa.rules.feature_table import METZ, SHARED_FEATURES, VARYING_FEATURES, WITHIN_TENSOR
+from evometa.rules.features import FeatureSet, Inputs, normalised_products
 from evometa.rules.output import Output, output_genes
-from evometa.rules.signals import matrices
+from evometa.rules.signals import Signals
 from evometa.trees import Tree, under_prefix, with_prefix
 
 
@@ -60,52 +60,39 @@ class MLPRule(UpdateRule):
         self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
     ) -> tuple[Tensor, Tree]:
         signals = self.features.observe(state, grads, params, context)
-        hidden = self._first_layer(weights, self.features.inputs(signals), context.layout).relu_()
+        hidden = self._first_layer(weights, signals).relu_()
         for layer in range(1, self.n_layers):
             hidden = _dense(under_prefix(f"layer{layer}", weights), hidden).relu_()
         outputs = _dense(under_prefix("output", weights), hidden)
         return self.output.step(outputs.transpose(0, 1), hyper, signals), signals.state
 
-    def _first_layer(self, weights: Tree, inputs: Inputs, layout: Layout) -> Tensor:
-        """Activations before the ReLU, ``(T, H, N)``."""
-        by_coordinate = self.features.weights(weights, "coordinate")
-        by_row = self.features.weights(weights, "row")
-        by_column = self.features.weights(weights, "column")
-        bias = self._bias(weights, inputs)
-        parts = []
-        for matrix in matrices(layout):
-            total = bias.unsqueeze(-1)
-            if by_row is not None and inputs.row is not None:
-                own = _normalised_product(by_row, inputs.row[..., matrix.rows])
-                total = total + own.unsqueeze(-1)
-            if by_column is not None and inputs.column is not None:
-                own = _normalised_product(by_column, inputs.column[..., matrix.columns])
-                total = total + own.unsqueeze(-2)
-            if by_coordinate is not None and inputs.coordinate is not None:
-                own = _normalised_product(by_coordinate, inputs.coordinate[..., matrix.segment.slice])
-                total = total + torch.unflatten(own, -1, (matrix.n_rows, matrix.n_columns))
-            parts.append(total.expand(-1, -1, matrix.n_rows, matrix.n_columns).flatten(-2))
+    def _first_layer(self, weights: Tree, signals: Signals) -> Tensor:
+        """Activations before the ReLU, ``(T, H, N)``: per tensor the sum of what each scope contributes."""
+        inputs = self.features.inputs(signals)
+        bias = self._bias(weights, inputs).unsqueeze(-1)
+        totals = [bias] * len(signals.matrices)
+        for scope in (scope for scope in WITHIN_TENSOR if scope in inputs):
+            own = [inputs[scope][..., matrix.place(scope)] for matrix in signals.matrices]
+            products = normalised_products(self.features.weights(weights, scope), own)
+            totals = [
+                total + torch.unflatten(product, -1, matrix.shape(scope))
+                for total, product, matrix in zip(totals, products, signals.matrices, strict=True)
+            ]
+        parts = [
+            total.expand(-1, -1, matrix.n_rows, matrix.n_columns).flatten(-2)
+            for total, matrix in zip(totals, signals.matrices, strict=True)
+        ]
         return torch.cat(parts, dim=-1)
 
     def _bias(self, weights: Tree, inputs: Inputs) -> Tensor:
         """What all coordinates of a task share, ``(T or 1, H, 1)``."""
         bias = weights["layer0.bias"]
-        by_step, by_task = (self.features.weights(weights, scope) for scope in ("step", "task"))
-        if by_step is not None and inputs.step is not None:
-            bias = torch.addmv(bias, by_step, inputs.step)
+        if "step" in inputs:
+            bias = torch.addmv(bias, self.features.weights(weights, "step"), inputs["step"])
         bias = bias.unsqueeze(-1)
-        if by_task is not None and inputs.task is not None:
-            bias = torch.addmm(bias, by_task, inputs.task)
+        if "task" in inputs:
+            bias = torch.addmm(bias, self.features.weights(weights, "task"), inputs["task"])
         return bias.T.unsqueeze(-1)
-
-
-def _normalised_product(weight: Tensor, channels: Tensor) -> Tensor:
-    """Weights ``(H, C)`` times normalised channels ``(C, T, n)`` of one tensor → ``(T, H, n)``.
-
-    The normalising scales go into the weights, which are small, instead of onto the channels.
-    """
-    scaled = weight * normalising_scale(channels).T.contiguous().unsqueeze(1)
-    return torch.bmm(scaled, channels.transpose(0, 1))
 
 
 def _dense(layer: Tree, hidden: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.cells import CELLS
-from evometa.rules.feature_table import RECURRENT_FEATURES, SHARED_FEATURES
+from evometa.rules.feature_table import RECURRENT_FEATURES, SHARED_FEATURES, Scope
 from evometa.rules.features import FeatureSet, Inputs
 from evometa.rules.output import Output, output_genes
 from evometa.trees import Tree, under_prefix, with_prefix
@@ -25,6 +25,8 @@ from evometa.trees import Tree, under_prefix, with_prefix
 #: Coordinates that the layers work on at a time. It bounds the memory of a step of a large model (the gates
 #: of an LSTM take 4·H numbers a coordinate); smaller chunks were not measurably quicker on a CPU.
 CHUNK = 2**17
+#: scopes of the features that are rows of the first layer's input, in this order
+ROWS: tuple[Scope, ...] = ("coordinate", "task")
 
 
 class RecurrentRule(UpdateRule):
@@ -67,7 +69,10 @@ class RecurrentRule(UpdateRule):
         inputs = self.features.inputs(signals)
         carried = [state[name].flatten(1) for name in self.carried]
         outputs, carried = self._in_chunks(
-            self._layers(weights, inputs), under_prefix("output", weights), _rows(inputs), carried
+            self._layers(weights, inputs),
+            under_prefix("output", weights),
+            _rows(inputs, grads.shape),
+            carried,
         )
         shape = grads.shape
         after = {
@@ -79,11 +84,10 @@ class RecurrentRule(UpdateRule):
         """The weights of each layer; features of the step are in the first one's bias."""
         layers = [under_prefix(f"layer{layer}", weights) for layer in range(self.n_layers)]
         first = layers[0]
-        rows = [self.features.weights(weights, scope) for scope in ("coordinate", "task")]
-        first["input"] = torch.cat([weight for weight in rows if weight is not None], dim=1)
-        by_step = self.features.weights(weights, "step")
-        if by_step is not None and inputs.step is not None:
-            first["bias"] = torch.addmv(first["bias"], by_step, inputs.step)
+        scopes = [scope for scope in ROWS if scope in inputs]
+        first["input"] = torch.cat([self.features.weights(weights, scope) for scope in scopes], dim=1)
+        if "step" in inputs:
+            first["bias"] = torch.addmv(first["bias"], self.features.weights(weights, "step"), inputs["step"])
         return layers
 
     def _in_chunks(
@@ -112,14 +116,11 @@ class RecurrentRule(UpdateRule):
         return torch.addmm(last["bias"].unsqueeze(1), last["weight"], rows), hidden + memory
 
 
-def _rows(inputs: Inputs) -> Tensor:
+def _rows(inputs: Inputs, shape: torch.Size) -> Tensor:
     """The inputs of the first layer ``(F, R)``; a feature of the task, being one row, is simply repeated."""
-    if inputs.coordinate is None:
-        raise TypeError("a recurrent rule needs a feature that varies over coordinates")
-    rows = inputs.coordinate
-    if inputs.task is not None:
-        rows = torch.cat([rows, inputs.task.unsqueeze(-1).expand(-1, *rows.shape[1:])])
-    return rows.flatten(1)
+    if "task" not in inputs:
+        return inputs["coordinate"].flatten(1)
+    return torch.cat([inputs["coordinate"], inputs["task"].unsqueeze(-1).expand(-1, *shape)]).flatten(1)
 
 
 class RecurrentFamily(RuleFamily):

@@ -31,9 +31,7 @@ class Schedule(ABC):
         return {}
 
     @abstractmethod
-    def factor(
-        self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext
-    ) -> tuple[Tensor, Tree]:
+    def factor(self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tensor, Tree]:
         """The factor, () or (T,), and the next state."""
 
 

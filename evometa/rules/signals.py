@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -68,6 +69,18 @@ class Matrix:
     rows: slice
     columns: slice
 
+    def place(self, scope: str) -> slice:
+        """Where its values of ``scope`` (coordinate, row or column) stand among those of all tensors."""
+        return {"coordinate": self.segment.slice, "row": self.rows, "column": self.columns}[scope]
+
+    def shape(self, scope: str) -> tuple[int, int]:
+        """Those values as a matrix that broadcasts to rows × columns."""
+        return {
+            "coordinate": (self.n_rows, self.n_columns),
+            "row": (self.n_rows, 1),
+            "column": (1, self.n_columns),
+        }[scope]
+
 
 def matrices(layout: Layout) -> Iterator[Matrix]:
     """The non-empty tensors of a layout as matrices: first axis × all others, vectors as n × 1."""
@@ -100,6 +113,7 @@ class Signals:
         self.grads = grads
         self.params = params
         self.context = context
+        self.matrices = tuple(matrices(context.layout))
         self._derived: dict[object, Tensor] = {}
         self._corrections = _corrections(
             {s.decay for s in statistics if s.decay}, context.step.to(grads.dtype)
@@ -130,14 +144,20 @@ class Signals:
         """1/√v̂ with Adafactor's v̂ᵢⱼ = rᵢ·cⱼ / mean(r), ``(len(decays), T, N)``."""
         return self._once(("factored", *decays), lambda: self._factored(decays))
 
-    @property
+    @cached_property
     def squares(self) -> Tensor:
         """g²."""
-        return self._once("squares", lambda: self.grads.square())
+        return self.grads.square()
 
-    def square_means(self, axis: int) -> Tensor:
-        """Means of g² for every row (axis 0) or column (axis 1) of all tensors, ``(T, rows or columns)``."""
-        return self._once(("square means", axis), lambda: self._square_means(axis))
+    @cached_property
+    def square_means(self) -> tuple[Tensor, Tensor]:
+        """This step's means of g² over every row and over every column of all tensors, side by side."""
+        rows, columns = [], []
+        for matrix in self.matrices:
+            entries = self.squares[:, matrix.segment.slice].reshape(-1, matrix.n_rows, matrix.n_columns)
+            rows.append(entries.sum(dim=2) * (1.0 / matrix.n_columns))
+            columns.append(entries.sum(dim=1) * (1.0 / matrix.n_rows))
+        return torch.cat(rows, dim=-1), torch.cat(columns, dim=-1)
 
     @property
     def log_loss(self) -> Tensor:
@@ -159,19 +179,12 @@ class Signals:
     def _stacked(self, kind: str, decays: Sequence[float]) -> Tensor:
         return torch.stack([self._corrected(kind, decay) for decay in decays])
 
-    def _square_means(self, axis: int) -> Tensor:
-        parts = []
-        for matrix in matrices(self.context.layout):
-            entries = self.squares[:, matrix.segment.slice].reshape(-1, matrix.n_rows, matrix.n_columns)
-            parts.append(entries.sum(dim=2 - axis) * (1.0 / entries.shape[2 - axis]))
-        return torch.cat(parts, dim=-1)
-
     def _factored(self, decays: Sequence[float]) -> Tensor:
         rows = self.row_means(decays)
         by_row, by_column = torch.rsqrt(rows + EPSILON), torch.rsqrt(self.column_means(decays) + EPSILON)
         parts = []
-        for matrix in matrices(self.context.layout):
-            mean = rows[..., matrix.rows].mean(dim=-1, keepdim=True)
+        for matrix in self.matrices:
+            mean = rows[..., matrix.rows].sum(dim=-1, keepdim=True) * (1.0 / matrix.n_rows)
             relative = by_row[..., matrix.rows] * torch.sqrt(mean + EPSILON)
             outer = relative.unsqueeze(-1) * by_column[..., matrix.columns].unsqueeze(-2)
             parts.append(outer.flatten(-2))
@@ -207,7 +220,7 @@ def _no_columns(params: Tensor, layout: Layout) -> Tensor:
 KINDS: dict[str, Kind] = {
     "momentum": Kind(lambda params, _: torch.zeros_like(params), lambda _, signals: signals.grads),
     "second_moment": Kind(lambda params, _: torch.zeros_like(params), lambda _, signals: signals.squares),
-    "row_moment": Kind(_no_rows, lambda _, signals: signals.square_means(0)),
-    "column_moment": Kind(_no_columns, lambda _, signals: signals.square_means(1)),
+    "row_moment": Kind(_no_rows, lambda _, signals: signals.square_means[0]),
+    "column_moment": Kind(_no_columns, lambda _, signals: signals.square_means[1]),
     "initial_loss": Kind(lambda params, _: params.new_zeros(params.shape[0]), _initial_loss),
 }

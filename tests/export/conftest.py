@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evometa.export import export_genome
+from evometa.export import EvolvedOptimizer, export_genome
 from evometa.genome.genes import Value
 from evometa.genome.genome import Genome
 from evometa.rng import numpy_generator, torch_generator
@@ -81,3 +81,30 @@ def exported(tmp_path: Path) -> Callable[..., Exported]:
         return path, genome, weights
 
     return export
+
+
+@pytest.fixture
+def one() -> Callable[..., nn.Parameter]:
+    """``one(value=1.0, grad=1.0)``: a 0-d float64 parameter with a gradient."""
+
+    def make(value: float = 1.0, grad: float = 1.0) -> nn.Parameter:
+        parameter = nn.Parameter(torch.tensor(value, dtype=torch.float64))
+        parameter.grad = torch.tensor(grad, dtype=torch.float64)
+        return parameter
+
+    return make
+
+
+@pytest.fixture
+def train() -> Callable[..., None]:
+    """``train(net, optimizer, batches)``: one step a batch, the loss passed on."""
+
+    def run(net: nn.Module, optimizer: EvolvedOptimizer, batches: list[tuple[Tensor, Tensor]]) -> None:
+        dtype = next(net.parameters()).dtype
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(x.to(dtype)), y)
+            loss.backward()
+            optimizer.step(loss=loss)
+
+    return run

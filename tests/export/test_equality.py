@@ -90,7 +90,7 @@ class Lion(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "decay": decay})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         for group in self.param_groups:
             for p in group["params"]:
                 m = self.state[p].setdefault("m", torch.zeros_like(p))

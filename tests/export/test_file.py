@@ -25,7 +25,7 @@ LEARNED = [name for name, family in RULES if family.learned]
 
 
 def load(path: Path | str, **options: object) -> object:
-    return load_optimizer(path, [torch.zeros(2)], **options)  # type: ignore[arg-type]
+    return load_optimizer(path, [torch.zeros(2)], **options)
 
 
 def test_a_file_holds_genome_weights_horizon_and_provenance(exported: Exported) -> None:
@@ -78,7 +78,7 @@ def test_what_could_not_be_loaded_again_is_not_exported(
     }
     path = tmp_path / "x.safetensors"
     with pytest.raises(GenomeError, match=message):
-        export_genome(path, **{**whole, **changes})  # type: ignore[arg-type]
+        export_genome(path, **{**whole, **changes})
     assert not path.exists()
 
 

@@ -159,7 +159,7 @@ def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path) -> None:
     before = path.read_bytes()
     for bad in (math.nan, math.inf, "\ud800", object()):
         with pytest.raises(GenomeError, match="JSON cannot carry"):
-            save_genome(path, Genome("000-002", "adam", {"lr": bad}), {})  # type: ignore[dict-item]
+            save_genome(path, Genome("000-002", "adam", {"lr": bad}), {})
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 

@@ -181,4 +181,4 @@ def test_near_misses_are_refused(gene: Gene, value: object) -> None:
 )
 def test_a_gene_that_contradicts_itself_cannot_be_declared(declare: object) -> None:
     with pytest.raises(GenomeError, match="'x'"):
-        declare()  # type: ignore[operator]
+        declare()

@@ -40,6 +40,20 @@ def test_robustness_is_the_worst_tenth_and_divergence_the_share_of_lost_runs() -
     assert OBJECTIVES["divergence"](runs) == pytest.approx(0.05)
 
 
+def test_mean_losses_count_lost_runs_as_never_trained_or_not_finite() -> None:
+    runs = replace(
+        outcomes([1.0, 1.0], lost=1),
+        initial_loss=np.array([4.0, 4.0]),
+        final_loss=np.array([np.nan, 0.5]),
+        valid_loss=np.array([0.5, 0.5]),
+    )
+    assert OBJECTIVES["final_loss"](runs) == pytest.approx(2.25)
+    assert OBJECTIVES["valid_loss"](runs) == OBJECTIVES["valid_loss"].worst
+    assert OBJECTIVES["valid_loss"](outcomes([1.0])) == 1.0
+    without = replace(outcomes([1.0]), valid_loss=np.array([np.nan]))
+    assert OBJECTIVES["valid_loss"](without) == OBJECTIVES["valid_loss"].worst
+
+
 def test_costs_are_those_of_the_genome() -> None:
     assert OBJECTIVES["state_floats"](outcomes([1.0])) == 2.0
     assert OBJECTIVES["flops"](outcomes([1.0])) == 14.0
@@ -74,7 +88,8 @@ def test_user_objectives_are_found_by_path_and_their_errors_are_named(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(  # type: ignore[operator]
-        'def slow(outcomes):\n    """Ten times the state."""\n    return 10 * outcomes.cost.state_floats_per_param\n'
+        'def slow(outcomes):\n    """Ten times the state."""\n'
+        "    return 10 * outcomes.cost.state_floats_per_param\n"
         "def broken(outcomes):\n    return 1 / 0\nNUMBER = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

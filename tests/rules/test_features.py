@@ -16,13 +16,13 @@ from evometa.rules.base import StepContext
 from evometa.rules.feature_table import (
     METZ,
     RECURRENT_FEATURES,
-    SCOPES,
     SHARED_FEATURES,
     TIME_SCALES,
     VARYING_FEATURES,
+    WITHIN_TENSOR,
     log_sign,
 )
-from evometa.rules.features import FeatureSet, Inputs, normalising_scale
+from evometa.rules.features import FeatureSet, Inputs, normalised_products
 from evometa.rules.signals import Statistic, matrices
 
 LAYOUT = Layout.of({"w": (3, 4), "b": (3,), "scale": (), "kernel": (2, 2, 2), "line": (1, 3)})
@@ -43,6 +43,12 @@ def _run(
         signals = features.observe(state, gradient, params, _context(layout, step, loss))
         state = signals.state
     return features.inputs(signals)
+
+
+def _normalised(channels: Tensor) -> Tensor:
+    """Channels ``(C, T, n)`` of one tensor, each with second moment one."""
+    (products,) = normalised_products(torch.eye(len(channels), dtype=channels.dtype), [channels])
+    return products.transpose(0, 1)
 
 
 def _draw(n_steps: int, n_tasks: int, layout: Layout, seed: int = 0) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -116,14 +122,14 @@ def test_varying_features_equal_their_definitions(name: str) -> None:
     grads, params, losses = _draw(3, 2, LAYOUT)
     features = FeatureSet([name])
     inputs = _run(features, LAYOUT, grads, params, losses)
-    (channels,) = [value for value in vars(inputs).values() if value is not None]
+    ((scope, channels),) = inputs.items()
     for matrix in matrices(LAYOUT):
         for index in range(matrix.segment.size):
             i, j = divmod(index, matrix.n_columns)
             place = matrix.segment.offset + index
-            if inputs.row is not None:
+            if scope == "row":
                 place = matrix.rows.start + i
-            if inputs.column is not None:
+            if scope == "column":
                 place = matrix.columns.start + j
             for task in range(2):
                 expected = _oracle(name, grads, params, task, matrix.segment.offset + index)
@@ -134,8 +140,8 @@ def test_varying_features_equal_their_definitions(name: str) -> None:
 def test_vector_has_the_unfactored_estimate() -> None:
     layout = Layout.of({"b": (6,)})
     grads, params, losses = _draw(4, 1, layout)
-    factored = _run(FeatureSet(["factored_gradient_0.999"]), layout, grads, params, losses).coordinate
-    plain = _run(FeatureSet(["rms_gradient"]), layout, grads, params, losses).coordinate
+    factored = _run(FeatureSet(["factored_gradient_0.999"]), layout, grads, params, losses)["coordinate"]
+    plain = _run(FeatureSet(["rms_gradient"]), layout, grads, params, losses)["coordinate"]
     torch.testing.assert_close(factored, plain, rtol=1e-12, atol=1e-12)
 
 
@@ -143,9 +149,8 @@ def test_time_progress_and_their_scope() -> None:
     grads, params, losses = _draw(8, 2, LAYOUT)
     inputs = _run(FeatureSet(["time", "progress"]), LAYOUT, grads, params, losses)
     expected = [*(math.tanh(7 / scale - 1) for scale in TIME_SCALES), 7 / 40]
-    assert inputs.coordinate is None
-    assert inputs.step is not None
-    assert inputs.step.tolist() == pytest.approx(expected, rel=1e-6)
+    assert set(inputs) == {"step"}
+    assert inputs["step"].tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_loss_is_relative_to_the_first_positive_one() -> None:
@@ -158,12 +163,10 @@ def test_loss_is_relative_to_the_first_positive_one() -> None:
         torch.tensor([1.0, 6.0, 0.0]),
     ]
     inputs = _run(FeatureSet(["loss"]), LAYOUT, grads, params, losses)
-    assert inputs.task is not None
     expected = [math.log(1 / 2) / 10, math.log(3) / 10, math.log(1e-10) / 10]
-    assert inputs.task[0].tolist() == pytest.approx(expected, rel=1e-6)
+    assert inputs["task"][0].tolist() == pytest.approx(expected, rel=1e-6)
     unknown = _run(FeatureSet(["loss"]), LAYOUT, grads, params, [*losses[:3], None])
-    assert unknown.task is not None
-    assert unknown.task[0].tolist() == [0.0, 0.0, 0.0]
+    assert unknown["task"][0].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_log_sign_is_continuous_and_differentiable_at_zero() -> None:
@@ -209,9 +212,7 @@ def test_tasks_do_not_see_each_other() -> None:
         own = slice(task, task + 1)
         alone = _run(features, LAYOUT, grads[:, own], params[own], [loss[own] for loss in losses])
         for scope in ("coordinate", "row", "column", "task"):
-            torch.testing.assert_close(
-                getattr(alone, scope), getattr(together, scope)[:, own], rtol=0, atol=0
-            )
+            torch.testing.assert_close(alone[scope], together[scope][:, own], rtol=0, atol=0)
 
 
 def test_tensors_one_by_one_equal_all_in_one_layout() -> None:
@@ -223,9 +224,7 @@ def test_tensors_one_by_one_equal_all_in_one_layout() -> None:
         own = Layout.of({segment.name: segment.shape})
         alone = _run(features, own, grads[..., segment.slice], params[..., segment.slice], losses)
         for scope, place in (("coordinate", segment.slice), ("row", matrix.rows), ("column", matrix.columns)):
-            torch.testing.assert_close(
-                getattr(alone, scope), getattr(together, scope)[..., place], rtol=0, atol=0
-            )
+            torch.testing.assert_close(alone[scope], together[scope][..., place], rtol=0, atol=0)
 
 
 def test_empty_tensors_are_passed_over() -> None:
@@ -235,7 +234,7 @@ def test_empty_tensors_are_passed_over() -> None:
     with_empty = _run(FeatureSet(METZ), layout, grads, params, losses)
     without = _run(FeatureSet(METZ), full, grads, params, losses)
     for scope in ("coordinate", "row", "column"):
-        torch.testing.assert_close(getattr(with_empty, scope), getattr(without, scope), rtol=0, atol=0)
+        torch.testing.assert_close(with_empty[scope], without[scope], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -244,18 +243,18 @@ def test_zero_gradients_give_finite_features_and_derivatives(dtype: torch.dtype)
     grads = torch.zeros((3, 2, LAYOUT.size), dtype=dtype, requires_grad=True)
     params = torch.zeros((2, LAYOUT.size), dtype=dtype, requires_grad=True)
     inputs = _run(features, LAYOUT, grads, params, [torch.zeros(2, dtype=dtype)] * 3)
-    present = [value for scope in SCOPES if (value := getattr(inputs, scope)) is not None]
-    assert all(value.dtype == dtype and bool(torch.isfinite(value).all()) for value in present)
-    normalised = [value * normalising_scale(value).unsqueeze(-1) for value in present if value.dim() == 3]
-    slopes = torch.autograd.grad(sum(value.sum() for value in [*present, *normalised]), (grads, params))
+    assert len(inputs) == 5
+    assert all(value.dtype == dtype and bool(torch.isfinite(value).all()) for value in inputs.values())
+    normalised = [_normalised(inputs[scope]) for scope in WITHIN_TENSOR]
+    total = sum(value.sum() for value in [*inputs.values(), *normalised])
+    slopes = torch.autograd.grad(total, (grads, params))
     assert all(bool(torch.isfinite(slope).all()) for slope in slopes)
 
 
 def test_normalising_scale_gives_second_moment_one_at_any_magnitude() -> None:
     channels = torch.randn((3, 2, 50), generator=torch_generator(0, "scale"))
     channels = channels * torch.tensor([1e-8, 1.0, 1e8]).reshape(3, 1, 1)
-    scaled = channels * normalising_scale(channels).unsqueeze(-1)
-    torch.testing.assert_close(scaled.square().mean(-1), torch.ones(3, 2))
+    torch.testing.assert_close(_normalised(channels).square().mean(-1), torch.ones(3, 2))
 
 
 def test_unknown_feature_names_the_closest() -> None:

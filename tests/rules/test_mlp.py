@@ -12,7 +12,7 @@ from evometa.genome.space import Genes
 from evometa.layout import Layout
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules.base import StepContext
-from evometa.rules.feature_table import METZ
+from evometa.rules.feature_table import METZ, WITHIN_TENSOR
 from evometa.rules.features import FeatureSet, Inputs
 from evometa.rules.mlp import MLPFamily, MLPRule
 from evometa.rules.signals import matrices
@@ -53,10 +53,10 @@ def _plain_step(rule: MLPRule, weights: Tree, inputs: Inputs, task: int) -> Tens
     steps = []
     for matrix in matrices(LAYOUT):
         channels, columns = [], []
-        for scope in ("coordinate", "row", "column", "task", "step"):
-            value = getattr(inputs, scope)
-            if value is None:
+        for scope in (*WITHIN_TENSOR, "task", "step"):
+            if scope not in inputs:
                 continue
+            value = inputs[scope]
             columns += [weights[f"input.{name}"] for name in features.names(scope)]
             shape = (len(value), matrix.n_rows, matrix.n_columns)
             if scope == "coordinate":
@@ -67,7 +67,7 @@ def _plain_step(rule: MLPRule, weights: Tree, inputs: Inputs, task: int) -> Tens
                 own = value[:, task, matrix.columns].unsqueeze(-2).expand(shape)
             else:
                 own = (value[:, task] if scope == "task" else value).reshape(-1, 1, 1).expand(shape)
-            if scope in ("coordinate", "row", "column"):
+            if scope in WITHIN_TENSOR:
                 own = own / (own.square().mean((1, 2), keepdim=True) + 1e-24).sqrt()
             channels.append(own.reshape(len(value), -1))
         hidden = torch.cat(channels)
@@ -144,7 +144,8 @@ def test_words_and_formula() -> None:
     assert FAMILY.describe(genes) == (
         "A per-parameter MLP with 2 hidden layers of 4 units reads, normalised over each tensor, 39 numbers, "
         "among them the gradient, the parameter, the mean square gradient, the reciprocal root of the mean "
-        "square gradient; its output, a direction times the exponential of a magnitude, times 0.001 is the step."
+        "square gradient; its output, a direction times the exponential of a magnitude, times 0.001 is the "
+        "step."
     )
     _, small = _rule(
         features=("gradient", "row_0.9"), shared_features=("progress",), layers=1, nominal="adam"

@@ -1,0 +1,116 @@
+"""``evometa compare CAMPAIGN``: one genome against tuned hand-designed rules on the same held-out tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evometa.cli.output import Column, Format, Listing, emit
+from evometa.cli.parameters import CampaignArgument, FormatOption, StorageOption, open_campaign
+from evometa.cli.selection import BestOption, GenomeOption, KneeOption, chosen_genome, require_one
+
+if TYPE_CHECKING:
+    from evometa.bench import Rival
+    from evometa.genome.genes import Value
+
+
+def compare(
+    campaign: CampaignArgument,
+    rivals: Annotated[
+        list[str],
+        typer.Option(
+            "--with",
+            metavar="RULE[:GENE=VALUE]",
+            help="A hand-designed rule, e.g. `momentum` or `nesterov:one_minus_momentum=0.05`; may be repeated.",
+        ),
+    ],
+    knee: KneeOption = False,
+    best: BestOption = None,
+    genome: GenomeOption = None,
+    n_tasks: Annotated[int, typer.Option("--tasks", min=2, help="Held-out tasks to train on.")] = 512,
+    n_points: Annotated[int, typer.Option("--points", min=2, help="Learning rates to tune over.")] = 15,
+    split: Annotated[str, typer.Option(help="Split of the held-out tasks.")] = "meta_test",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the tuning and the held-out tasks.")] = 0,
+    storage: StorageOption = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Compare one genome with tuned hand-designed rules: final losses on the same tasks, paired.
+
+    Each rule's learning rate is tuned in quarter decades on as many separate meta_train tasks. The
+    difference is genome minus rule, with a 95 % bootstrap interval over tasks: below zero, the genome wins.
+    """
+    require_one(knee, best, genome)
+    from evometa.tasks import SPLITS
+
+    if split not in SPLITS:
+        raise typer.BadParameter(f"--split is {split!r}: allowed is one of {', '.join(SPLITS)}")
+    from evometa import bench
+    from evometa.campaign.results import campaign_config
+    from evometa.execution import pick_device
+    from evometa.genome.codec import weights_from_bytes
+    from evometa.inner.cohort import Candidate
+
+    parsed = [parse_rival(text) for text in rivals]
+    with open_campaign(campaign, storage) as store, store.snapshot():
+        config = campaign_config(store)
+        chosen = chosen_genome(store, best, genome)
+        weights = {} if chosen.weights is None else weights_from_bytes(store.weights_bytes(chosen.weights))
+    candidate = Candidate(chosen.id, chosen.family, chosen.genes, weights)
+    device = pick_device(config.execution.device)
+    rows = []
+    for source in config.tasks:
+        for rival in parsed:
+            found = bench.compare(
+                candidate,
+                rival,
+                source,
+                split=split,
+                n_tasks=n_tasks,
+                n_points=n_points,
+                seed=seed,
+                device=device,
+            )
+            rows.append({"tasks": source.use, **vars(found), "verdict": found.verdict})
+    title = f"{chosen.family} {chosen.id} of {campaign} on {n_tasks} {split} tasks, final loss"
+    emit(Listing(title, _COLUMNS, rows), form)
+
+
+_COLUMNS = (
+    Column("tasks"),
+    Column("rival", "against"),
+    Column("learning_rate", "tuned lr"),
+    Column("genome_mean", "genome\nmean"),
+    Column("rival_mean", "rule\nmean"),
+    Column("genome_median", "genome\nmedian"),
+    Column("rival_median", "rule\nmedian"),
+    Column("difference", "difference\nof means"),
+    Column("interval", "95 % interval"),
+    Column("wins", "share of\ntasks won"),
+    Column("n_lost", "diverged"),
+    Column("verdict", "genome is"),
+)
+
+
+def parse_rival(text: str) -> Rival:
+    """``rule`` or ``rule:gene=value:…``. Raises GenomeError or UnknownNameError for what does not exist."""
+    from evometa.bench import Rival
+    from evometa.errors import GenomeError
+    from evometa.rules.learner import learner_space
+    from evometa.rules.registry import RULES
+
+    name, *settings = text.split(":")
+    family = RULES[name]
+    if family.learned:
+        raise GenomeError(f"--with {text}: {name!r} is learned; expected a hand-designed rule")
+    genes: dict[str, Value] = {}
+    for setting in settings:
+        gene, sign, value = setting.partition("=")
+        if not sign:
+            raise GenomeError(f"--with {text}: {setting!r} is not GENE=VALUE")
+        try:
+            genes[gene] = float(value)
+        except ValueError:
+            genes[gene] = value
+    learner_space(family).complete({"schedule": "constant", **genes})
+    return Rival(name, genes)

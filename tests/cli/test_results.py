@@ -1,0 +1,82 @@
+"""From a finished campaign to figures and to an optimizer in somebody's training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from evometa import load_optimizer
+from evometa.campaign import read_front
+from evometa.genome.codec import load_genome, weights_to_bytes
+from evometa.store import CampaignStore
+
+
+@pytest.fixture
+def store(finished):
+    with CampaignStore.open(finished.database, readonly=True) as opened:
+        yield opened
+
+
+def test_run_reports_every_generation_and_ends_with_the_front(evometa, finished) -> None:
+    lines = finished.run.out.splitlines()
+    generations = [line for line in lines if line.startswith("generation ")]
+    assert [line.split(" (")[0] for line in generations] == [f"generation {i}" for i in range(4)]
+    for line in generations:
+        for word in ("meta_loss best", "median", "hypervolume", "failures", "inner steps/s"):
+            assert word in line
+    assert evometa("pareto", "tiny").out in finished.run.out
+    assert finished.run.err == ""
+
+
+def test_the_commands_that_run_suggests_work(evometa, finished) -> None:
+    suggested = finished.run.out.split("Next:")[1].split("\n  evometa ")[1:]
+    assert [command.split()[0] for command in suggested] == ["show", "plot", "export"]
+    for command in suggested:
+        if not command.startswith("plot"):  # drawing every figure takes long; see below
+            assert evometa(*command.split()).code == 0
+
+
+def test_plot_writes_the_figures_asked_for_and_names_the_files(evometa, tmp_path: Path) -> None:
+    outcome = evometa("plot", "tiny", "--figure", "pareto_front", "--figure", "hypervolume_history")
+    assert (outcome.code, outcome.err) == (0, "")
+    files = [Path(line) for line in outcome.out.splitlines()]
+    assert {file.stem for file in files} == {"pareto_front", "hypervolume_history"}
+    assert {file.parent for file in files} == {Path("plots/tiny")}
+    assert all((tmp_path / file).stat().st_size > 0 for file in files)
+
+
+def test_an_exported_genome_is_the_stored_one_and_trains_a_model(
+    evometa, store: CampaignStore, tmp_path: Path
+) -> None:
+    genome = next(one for one in store.genomes() if one.weights)
+    outcome = evometa("export", "tiny", "--genome", genome.id, "--out", "it.safetensors")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert 'evometa.load_optimizer("it.safetensors"' in outcome.out
+
+    exported, weights, extra = load_genome(tmp_path / "it.safetensors")
+    assert exported == genome
+    assert weights_to_bytes(weights) == store.weights_bytes(str(genome.weights))
+    assert extra["horizon"] == 6
+    assert extra["provenance"]["campaign"] == "tiny"
+    assert extra["provenance"]["seed"] == 3
+
+    model = torch.nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    optimizer = load_optimizer("it.safetensors", model.parameters(), lr=1.0)
+    model(torch.ones(4, 3)).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, before)
+    assert torch.isfinite(model.weight).all()
+
+
+def test_knee_and_best_are_those_of_the_front(evometa, store: CampaignStore, tmp_path: Path) -> None:
+    front = read_front(store)
+    chosen = {"--knee": front.knee, "--best=state_floats": front.best("state_floats")}
+    for selector, index in chosen.items():
+        assert evometa("export", "tiny", selector, "--out", "chosen.safetensors").code == 0
+        genome, _, extra = load_genome(tmp_path / "chosen.safetensors")
+        assert genome == front.genomes[index]
+        assert extra["provenance"]["meta_valid"]["meta_loss"] == front.values[index, 0]
+        assert extra["provenance"]["meta_test"]["meta_loss"] == front.test_values[index, 0]
