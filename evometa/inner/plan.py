@@ -23,8 +23,13 @@ GPU_MEMORY_SHARE = 0.5
 
 
 def floats_per_coordinate(learner: Learner) -> float:
-    """Rough working set of an update: states, old and new, and the intermediates around them."""
-    return 4.0 * measure_cost(learner).state_floats_per_param + 8.0
+    """Rough working set of an update: states, old and new, and intermediates, told from its arithmetic.
+
+    Rules with much arithmetic a coordinate (networks) gain nothing from more candidates in a chunk and lose
+    their place in cache; those with little (hand-designed) are bound by the cost of launching operations.
+    """
+    cost = measure_cost(learner)
+    return 4.0 * cost.state_floats_per_param + cost.flops_per_param / 4.0 + 8.0
 
 
 def candidates_per_chunk(

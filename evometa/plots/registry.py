@@ -95,7 +95,6 @@ def _note(store: CampaignStore) -> str:
     """Whose figure this is, and how far the campaign had come."""
     planned = campaign_config(store).evolution.generations
     done = len(store.generations())
-    state = (
-        f"{done} generations" if store.status() == "finished" else f"{done} of {planned} generations so far"
-    )
-    return f"{store.name} · {state}"
+    if store.status() != "finished":
+        return f"{store.name} · {done} of {planned} generations so far"
+    return f"{store.name} · {done} generation{'s' if done > 1 else ''}"
