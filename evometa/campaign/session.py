@@ -110,8 +110,8 @@ def refuse_changes(begun: CampaignConfig, now: CampaignConfig) -> None:
                 f"campaign {begun.name!r} was begun with {key} = {was}: allowed is to raise it, not {is_now}"
             )
         raise ConfigError(
-            f"campaign {begun.name!r} was begun with {key} = {_text(was)}, not {_text(is_now)}; resume it as it "
-            "was begun, or choose another --name"
+            f"campaign {begun.name!r} was begun with {key} = {_text(was)}, not {_text(is_now)}; "
+            "resume it as it was begun, or choose another --name"
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -68,11 +68,13 @@ class Column:
         key: its name in JSON and CSV.
         title: its name for people; ``key`` with spaces unless given.
         show: how people read its values.
+        readers: who gets to see it; programs read JSON and CSV.
     """
 
     key: str
     title: str = ""
     show: Callable[[Any], str] = shown
+    readers: Literal["all", "people", "programs"] = "all"
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,22 @@ class Listing:
     rows: Sequence[Mapping[str, object]]
     empty: str = "nothing to list"
 
+    def keys(self) -> list[str]:
+        """The keys of :meth:`records`."""
+        return [column.key for column in self.columns if column.readers != "people"]
+
     def records(self) -> list[dict[str, object]]:
         """The rows as plain JSON data."""
-        return [{column.key: _plain(row.get(column.key)) for column in self.columns} for row in self.rows]
+        keys = self.keys()
+        return [{key: _plain(row.get(key)) for key in keys} for row in self.rows]
 
     def view(self) -> RenderableType:
         """The rows as a table for people."""
         if not self.rows:
             return Text(f"{self.title}: {self.empty}" if self.title else self.empty, style="dim")
         table = Table(title=self.title or None, title_justify="left", title_style="bold", header_style="bold")
-        for column in self.columns:
+        columns = [column for column in self.columns if column.readers != "programs"]
+        for column in columns:
             values = [row.get(column.key) for row in self.rows]
             table.add_column(
                 Text(column.title or column.key.replace("_", " ")),
@@ -108,7 +116,7 @@ class Listing:
                 overflow="fold",
             )
         for row in self.rows:
-            table.add_row(*(Text(column.show(row.get(column.key))) for column in self.columns))
+            table.add_row(*(Text(column.show(row.get(column.key))) for column in columns))
         return table
 
 
@@ -148,7 +156,7 @@ def emit(listing: Listing, form: Format) -> None:
         case Format.JSON:
             _write_json(listing.records())
         case Format.CSV:
-            _write_csv([column.key for column in listing.columns], listing.records())
+            _write_csv(listing.keys(), listing.records())
 
 
 def emit_report(report: Report, form: Format) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from evometa.cli.output import Column, Format, Listing, emit
@@ -38,14 +39,17 @@ def front_listing(store: CampaignStore) -> Listing:
     front = read_front(store)
     rows: list[dict[str, object]] = []
     for index, genome in enumerate(front.genomes):
+        is_knee = index == front.knee
         test = None if front.test_values is None else front.test_values[index]
         rows.append(
             {
+                "genome": f"{genome.id} ◆" if is_knee else genome.id,
+                "rule": f"{genome.family} “{genome.name}”" if genome.name else genome.family,
                 "id": genome.id,
                 "kind": "evolved",
                 "family": genome.family,
                 "name": genome.name,
-                "knee": index == front.knee,
+                "knee": is_knee,
                 **_values(front.objectives, front.values[index], test),
             }
         )
@@ -53,6 +57,8 @@ def front_listing(store: CampaignStore) -> Listing:
         rates = ", ".join(f"{rate:.3g}" for rate in baseline.learning_rates)
         rows.append(
             {
+                "genome": "baseline",
+                "rule": f"{baseline.rule}, lr {rates}",
                 "id": "",
                 "kind": "baseline",
                 "family": baseline.rule,
@@ -61,15 +67,30 @@ def front_listing(store: CampaignStore) -> Listing:
                 **_values(front.objectives, baseline.values, baseline.test_values),
             }
         )
-    columns = [Column("id"), Column("kind"), Column("family"), Column("name"), Column("knee", show=_mark)]
-    splits = _SPLITS if front.final else _SPLITS[:1]
+    columns = [
+        *(Column(key, readers="people") for key in ("genome", "rule")),
+        *(Column(key, readers="programs") for key in ("id", "kind", "family", "name", "knee")),
+    ]
     for objective in front.objectives:
-        unit = f" [{objective.unit}]" if objective.unit else ""
-        columns += [
-            Column(f"{objective.name}.{split}", f"{objective.name}{unit}\n{split}") for split in splits
-        ]
+        columns += _columns(objective, rows, _SPLITS if front.final else _SPLITS[:1])
     when = "" if front.final else f" after generation {store.last_generation()}, not yet final"
     return Listing(f"Pareto front of {store.name}{when}", columns, rows)
+
+
+def _columns(
+    objective: Objective, rows: Sequence[Mapping[str, object]], splits: Sequence[str]
+) -> list[Column]:
+    """One for each split; people see one only where both hold the same, as for costs."""
+    keys = [f"{objective.name}.{split}" for split in splits]
+    same = all(len({row[key] for key in keys}) == 1 for row in rows)
+    return [
+        Column(
+            key,
+            "\n".join(filter(None, [objective.name, objective.unit, "" if same else split])),
+            readers="programs" if same and key != keys[0] else "all",
+        )
+        for key, split in zip(keys, splits, strict=True)
+    ]
 
 
 def _values(objectives: list[Objective], valid: Values, test: Values) -> dict[str, object]:
@@ -79,7 +100,3 @@ def _values(objectives: list[Objective], valid: Values, test: Values) -> dict[st
         if values is not None:
             found |= {f"{o.name}.{split}": float(values[j]) for j, o in enumerate(objectives)}
     return found
-
-
-def _mark(knee: bool) -> str:
-    return "◆" if knee else ""

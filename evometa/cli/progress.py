@@ -129,25 +129,25 @@ class Screen:
     def _view(self) -> RenderableType:
         left = self._pace.left
         clock = f"elapsed {duration(self._pace.elapsed)}"
-        if left is not None:
-            clock += f" · about {duration(left)} until the last generation"
-        table = [] if self._latest is None else [self._table(self._latest)]
-        return Group(self._title, *table, self._bars, Text(clock, style="dim"))
+        if left:
+            clock += f" · about {duration(left)} left"
+        parts: list[RenderableType] = [self._title]
+        if self._latest is not None:
+            parts += [self._table(self._latest), self._facts(self._latest)]
+        return Group(*parts, self._bars, Text(clock, style="dim"))
 
-    def _table(self, latest: GenerationSummary) -> Table:
+    def _facts(self, latest: GenerationSummary) -> Text:
         facts = [
             f"hypervolume {shown(latest.hypervolume)}",
             f"front {latest.front_size}",
             f"failures {latest.n_failures}",
             _speed(latest),
         ]
-        table = Table(
-            title=f"Generation {latest.generation}",
-            caption=" · ".join(facts),
-            title_justify="left",
-            title_style="bold",
-            header_style="bold",
-        )
+        return Text(" · ".join(facts))
+
+    def _table(self, latest: GenerationSummary) -> Table:
+        title = f"Generation {latest.generation}"
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
         for column in ("objective", "unit"):
             table.add_column(column)
         for column in ("best", "median"):

@@ -28,7 +28,7 @@ def run(
     experiment: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[EXPERIMENT.toml]",
+            metavar="EXPERIMENT.toml",
             help="The campaign's configuration; may be left out with --resume and --name.",
         ),
     ] = None,

@@ -25,7 +25,7 @@ def show(
     genome: Annotated[
         str | None,
         typer.Argument(
-            metavar="[GENOME]",
+            metavar="GENOME",
             help="A genome's id, as in the listing of `evometa pareto`.",
             autocompletion=complete_genome,
         ),

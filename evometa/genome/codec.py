@@ -98,9 +98,12 @@ def weights_to_bytes(weights: Tree) -> bytes:
 
 
 def weights_from_bytes(data: bytes, *, source: str = "weights") -> Tree:
-    """The inverse of :func:`weights_to_bytes`. Raises GenomeError naming ``source``."""
+    """The inverse of :func:`weights_to_bytes`, names sorted. Raises GenomeError naming ``source``.
+
+    safetensors hands tensors out in random order, in which sums over them would differ in the last digit.
+    """
     try:
-        return dict(safetensors.torch.load(data))
+        return dict(sorted(safetensors.torch.load(data).items()))
     except safetensors.SafetensorError as error:
         raise GenomeError(f"{source}: not readable as safetensors ({error})") from error
     except KeyError as error:  # what safetensors raises for a dtype it cannot map to torch
@@ -136,7 +139,7 @@ def load_genome(path: Path) -> tuple[Genome, Tree, dict[str, object]]:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             # cloned, because get_tensor may map the file: it can change or shrink after it was read
-            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name).clone() for name in sorted(file.keys())}
     except (safetensors.SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise GenomeError(f"{path}: not readable as safetensors, truncated or foreign ({reason})") from error

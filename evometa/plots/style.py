@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 
 import matplotlib.style
 from matplotlib.artist import Artist
@@ -103,7 +102,6 @@ class Mark:
     marker: str
 
 
-@cache  # asking a registry for its names means looking through every installed package
 def family_mark(family: str) -> Mark:
     """Colour and shape of a rule family: the same in every figure of every campaign."""
     names = RULES.names()

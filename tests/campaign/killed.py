@@ -1,9 +1,9 @@
 """A campaign that is killed again and again; as a script, so that the test's process never forks.
 
-``python killed.py EXPERIMENT ROOT WORKERS KILL_AT…`` runs the experiment undisturbed under ROOT/whole. Then it
-runs it under ROOT/killed in forked processes, of which the first kills itself with SIGKILL at its
-KILL_AT[0]-th event, the next, resuming, at its KILL_AT[1]-th, and so on; the last goes to the end. Prints as
-JSON how many were killed, and the content digests of both databases.
+``python killed.py EXPERIMENT ROOT WORKERS KILL_AT…`` runs the experiment undisturbed under ROOT/whole. Then
+it runs it under ROOT/killed in forked processes, of which the first kills itself with SIGKILL at its
+KILL_AT[0]-th event, the next, resuming, at its KILL_AT[1]-th, and so on; the last goes to the end. Prints
+as JSON how many were killed, and the content digests of both databases.
 """
 
 from __future__ import annotations

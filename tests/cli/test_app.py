@@ -10,7 +10,8 @@ import sys
 import pytest
 
 VERBS = (
-    "run list status show pareto plot export tasks rules schedules estimators objectives".split()  # noqa: SIM905
+    *("run", "list", "status", "show", "pareto", "plot", "export", "compare"),
+    *("tasks", "rules", "schedules", "estimators", "objectives"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_list_without_campaigns_says_how_to_begin_one(evometa, tmp_path: Path) -
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_list_tells_of_a_damaged_campaign_beside_the_others(evometa, finished, tmp_path: Path) -> None:
+    shutil.copytree(finished.database.parent, tmp_path / "runs" / "whole")
+    (tmp_path / "runs" / "torn").mkdir()
+    (tmp_path / "runs" / "torn" / "campaign.db").write_bytes(finished.database.read_bytes()[:500])
+    states = {row["name"]: row["state"] for row in as_json(evometa, "list", "--storage", tmp_path / "runs")}
+    assert states == {"torn": "unreadable", "whole": "finished"}
+    assert "truncated or damaged" in evometa("list", "--storage", tmp_path / "runs").out
+
+
 def test_status_counts_what_the_store_holds(evometa, store: CampaignStore) -> None:
     facts = as_json(evometa, "status", "tiny")
     assert facts["state"] == "finished"
@@ -98,6 +108,7 @@ def test_pareto_table_has_units_and_marks_the_knee(evometa) -> None:
     table = evometa("pareto", "tiny").out
     assert "× tuned Adam" in table
     assert table.count("◆") == 1
+    assert table.count("meta_test") == 1  # state is the same on both splits, so it is told once
 
 
 def test_show_campaign_has_its_whole_configuration_and_every_generation(evometa, store) -> None:

@@ -43,21 +43,21 @@ def test_an_interruption_before_the_first_generation(evometa, finished, fresh_st
     database = fresh_storage / "tiny" / "campaign.db"
     while not database.exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "no generation yet" in err
+    assert "Traceback" not in err
     assert evometa("run", finished.experiment, "--storage", fresh_storage, "--resume").code == 0
     assert content_digest(database) == content_digest(finished.database)
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_keeps_whole_generations_and_says_how_to_go_on(
-    evometa, finished, fresh_storage: Path, kind: signal.Signals
+    evometa, finished, fresh_storage: Path
 ) -> None:
     process = begin(finished, fresh_storage)
     wait_for(process, "generation 0")
-    process.send_signal(kind)
+    process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in err

@@ -26,7 +26,7 @@ from evometa.genome.genome import Genome
 from evometa.store import CampaignStore
 
 QUADRATIC = TaskSource("quadratic", n_tasks=3, horizon=10, options={"dim": 3})
-ROSENBROCK = TaskSource("rosenbrock", n_tasks=2, horizon=5)
+ROSENBROCK = TaskSource("rosenbrock", n_tasks=2, horizon=4)
 
 SMALL = CampaignConfig(
     name="small",
@@ -63,7 +63,8 @@ def run_campaign(config: CampaignConfig, root: Path, interrupted_after: int | No
     path = root / config.name / "campaign.db"
     listener = Silent() if interrupted_after is None else _Interrupt(interrupted_after)
     with CampaignStore.create(path, config_json=config_to_json(config)) as store:
-        campaign = Campaign(config, store, Executor(pick_device("cpu"), 1), listener)
+        cache = root / "baselines.json"  # tuned once for all of them
+        campaign = Campaign(config, store, Executor(pick_device("cpu"), 1), listener, cache)
         if interrupted_after is None:
             campaign.run()
         else:

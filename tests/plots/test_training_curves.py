@@ -68,7 +68,7 @@ def panels(unfinished: CampaignStore) -> list[TrainingPanel]:
 def test_there_is_a_panel_a_task_source(panels: list[TrainingPanel]) -> None:
     assert [(panel.source, panel.horizon, panel.window) for panel in panels] == [
         ("quadratic", 10, 1),
-        ("rosenbrock", 5, 1),
+        ("rosenbrock", 4, 1),
     ]
 
 
