@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -26,7 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rival:
-    """A hand-designed rule to compare with: its name and those of its genes that differ from their defaults."""
+    """A hand-designed rule to compare with: its name, and its genes that are not at their defaults."""
 
     rule: str
     genes: Mapping[str, Value]

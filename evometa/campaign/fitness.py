@@ -23,7 +23,7 @@ from evometa.store.records import TaskResult
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One candidate's runs on one evaluation's tasks: a row a run, the cost, and a message where it failed."""
+    """One candidate's runs on an evaluation's tasks: a row a run, the cost, a message where it failed."""
 
     rows: tuple[TaskResult, ...]
     n_inner_steps: int

@@ -22,7 +22,7 @@ def compare(
         typer.Option(
             "--with",
             metavar="RULE[:GENE=VALUE]",
-            help="A hand-designed rule, e.g. `momentum` or `nesterov:one_minus_momentum=0.05`; may be repeated.",
+            help="A hand-designed rule: `momentum`, `nesterov:one_minus_momentum=0.05`, …; may be repeated.",
         ),
     ],
     knee: KneeOption = False,

@@ -24,7 +24,7 @@ def non_dominated(values: FloatArray) -> list[int]:
 
 
 def bounds(objectives: Sequence[Objective], values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Ideal and reference point ``(M,)``: the objectives' own, or the worst of ``values`` where they have none."""
+    """Ideal and reference point ``(M,)``: the objectives' own; where they have none, the worst of ``values``."""
     ideal = np.array([objective.ideal for objective in objectives])
     reference = np.array(
         [
@@ -38,7 +38,7 @@ def bounds(objectives: Sequence[Objective], values: FloatArray) -> tuple[FloatAr
 def hypervolume(
     values: FloatArray, objectives: Sequence[Objective], ideal: FloatArray, reference: FloatArray
 ) -> float:
-    """Share of the box between ``ideal`` and ``reference`` that ``values`` ``(n, M)`` dominates, in [0, 1]."""
+    """Share of the box from ``ideal`` to ``reference`` that ``values`` ``(n, M)`` dominates, in [0, 1]."""
     if len(values) == 0:
         return 0.0
     unit = np.stack(

@@ -35,7 +35,7 @@ class Child:
 
 @dataclass(frozen=True)
 class VariationRates:
-    """How children are made; probabilities of a child's operator, rates and strengths of its genes' changes."""
+    """How children are made: probabilities of the operators, rate and strength of mutations."""
 
     mutation_rate: float
     mutation_strength: float

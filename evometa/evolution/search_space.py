@@ -60,6 +60,6 @@ class SearchSpace:
         return self.spaces[family]
 
     def admit(self, family: str, genes: Genes) -> dict[str, Value]:
-        """Genes from outside (a seed file) made complete for this campaign; limited genes take their limit."""
+        """Genes of a seed file made complete for this campaign; limited genes keep to their limit."""
         space = self[family]
         return space.complete(space.shared(genes))

@@ -14,7 +14,7 @@ from evometa.execution.workers import die_with, interrupts_held, stop_workers
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises ConfigError when there is no such GPU."""
+    """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises ConfigError without such a GPU."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)

@@ -86,7 +86,7 @@ class UnitResult:
 
 
 def run_unit(unit: Unit, device_name: str) -> list[UnitResult]:
-    """Run a unit; when it fails and holds several candidates, each alone, so that one cannot sink the rest."""
+    """Run a unit; one that fails and holds several candidates runs again for each of them alone."""
     result = _attempt(unit, torch.device(device_name))
     if result.status == Status.COMPLETE or len(unit.candidates) <= 1:
         return [result]

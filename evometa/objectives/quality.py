@@ -6,7 +6,6 @@ import numpy as np
 
 from evometa.objectives.base import OBJECTIVES, WORST_RATIO, FloatArray, Objective, Outcomes
 
-
 #: Stands for a mean loss that is not finite.
 WORST_LOSS = 1e6
 

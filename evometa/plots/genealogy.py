@@ -204,7 +204,7 @@ def _draw_line(axes: Axes, parent: Ancestor, child: Ancestor, line: Descent) -> 
 def _draw_node(axes: Axes, node: Ancestor, *, is_knee: bool, last: int) -> None:
     mark = family_mark(node.family)
     axes.plot([node.born, node.until], [node.lane] * 2, color=PALE, lw=1.0, zorder=1)
-    axes.plot(node.born, node.lane, mark.marker, ms=6.5, color=mark.colour, mec="white", mew=0.7, zorder=4)
+    axes.plot(node.born, node.lane, mark.marker, ms=7.5, color=mark.colour, mec="white", mew=0.5, zorder=4)
     if is_knee:
         ring = STROKES["knee"].colour
         axes.plot(node.born, node.lane, "o", ms=13, mfc="none", mec=ring, mew=1.6, zorder=5)
@@ -212,7 +212,7 @@ def _draw_node(axes: Axes, node: Ancestor, *, is_knee: bool, last: int) -> None:
         axes.annotate(
             node.name,
             (node.born, node.lane),
-            xytext=(-7, 0),
+            xytext=(-9, 0),
             textcoords="offset points",
             ha="right",
             va="center",

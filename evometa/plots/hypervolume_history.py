@@ -66,7 +66,8 @@ def plot_hypervolume_history(data: HypervolumeHistoryData) -> Figure:
         6.8,
         4.6,
         f"Hypervolume of the front: {first:.3f} → {last:.3f}",
-        f"Higher is better; 1 would be ideal in every objective. The box ends at {corner}.",
+        f"Higher is better; 1 would be ideal in every objective. The box ends at {corner}. It may fall, because "
+        "survivors are measured again on fresh tasks in every generation.",
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     generations = np.arange(len(data.hypervolume))
@@ -77,7 +78,7 @@ def plot_hypervolume_history(data: HypervolumeHistoryData) -> Figure:
     lower.bar(generations, data.front_sizes, width=0.55, color="#9a9a9a")
     lower.set_ylabel("front size\n(genomes)")
     lower.set_xlabel("generation")
-    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    lower.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     lower.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     lower.set_xlim(-0.6, len(generations) - 0.4)
     return figure

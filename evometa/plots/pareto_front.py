@@ -175,7 +175,7 @@ def _draw_pair(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
     for family, values in zip(data.families, data.values, strict=True):
         style = family_mark(family)
         axes.plot(
-            values[x], values[y], style.marker, ms=7.5, color=style.colour, mec="white", mew=0.8, zorder=5
+            values[x], values[y], style.marker, ms=8, color=style.colour, mec="white", mew=0.5, zorder=5
         )
     for index, role in _rings(data).items():
         axes.plot(

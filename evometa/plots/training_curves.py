@@ -126,7 +126,7 @@ def plot_training_curves(panels: list[TrainingPanel]) -> Figure:
 
 def _draw_panel(axes: Axes, panel: TrainingPanel) -> None:
     steps = np.arange(panel.horizon + 1)
-    for curve in reversed(panel.curves):  # the evolved ones, which come first, on top
+    for curve in panel.curves:  # the solid line first: dashes on top of it stay visible
         stroke = STROKES[curve.role]
         low, median, high = (_drawable(values) for values in (curve.low, curve.median, curve.high))
         axes.fill_between(steps, low, high, color=stroke.colour, alpha=0.1, linewidth=0)
@@ -142,8 +142,7 @@ def _draw_panel(axes: Axes, panel: TrainingPanel) -> None:
     axes.set_ylabel("loss ÷ initial loss")
     smoothed = f", mean of the last {panel.window} losses" if panel.window > 1 else ""
     label_panel(axes, f"{panel.source}, {panel.horizon} steps{smoothed}")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="best")
+    axes.legend(loc="best")
 
 
 def _label(curve: Curve, panel: TrainingPanel) -> str:

@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, NullLocator
 from torch import Tensor
 
 from evometa.campaign.results import read_front
@@ -201,4 +201,7 @@ def _signed_ticks(axis: Axis, sizes: list[float]) -> None:
         FixedLocator([*(-size for size in sorted(sizes, reverse=True)), 0, *sorted(sizes)])
     )
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−", 1)))
+    if min(sizes) < 1e-3:
+        axis.set_major_formatter(LogFormatterMathtext())
+    else:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))

@@ -145,7 +145,8 @@ class Learner:
     def formula(self) -> str:
         """The whole update as a formula: the rule's lines, then the schedule's factor."""
         genes = dict(self.genes)
-        return f"{self.rule_family.formula(genes)}\nθ ← θ + s(k)·Δ,  s(k) = {self.schedule_family.formula(genes)}"
+        factor = self.schedule_family.formula(genes)
+        return f"{self.rule_family.formula(genes)}\nθ ← θ + s(k)·Δ,  s(k) = {factor}"
 
 
 def _merged(genes: list[Gene]) -> Space:

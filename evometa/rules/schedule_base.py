@@ -36,7 +36,7 @@ class Schedule(ABC):
 
 
 class ScheduleFamily(ABC):
-    """A registry row. Its genes are named ``schedule.…`` and are active when gene ``schedule`` is its name."""
+    """A registry row. Its genes are named ``schedule.…``, active when gene ``schedule`` has its name."""
 
     name: str
     summary: str

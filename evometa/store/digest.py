@@ -1,8 +1,9 @@
-"""Do two campaign databases hold the same? Wall-clock times apart, every table counts."""
+"""Do two campaign databases hold the same? All counts but wall-clock times and where the campaign ran."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from evometa.store.schema import NOT_CONTENT
 def content_digest(path: Path) -> dict[str, str]:
     """Table → SHA-256 of its columns' names and its rows in the order of the primary key.
 
-    Equal for two runs of one configuration, however often one of them was killed and resumed; the file's
-    bytes are not. Raises StoreError for a missing, foreign or damaged file.
+    Equal for two runs of one configuration, however often one of them was killed and resumed and whatever
+    its ``[execution]`` section says; the file's bytes are not.
+    Raises StoreError for a missing, foreign or damaged file.
     """
     with closing(connect_reader(path)) as connection, errors_named(path):
         connection.execute("BEGIN")  # all tables as of one moment
@@ -29,11 +31,16 @@ def content_digest(path: Path) -> dict[str, str]:
             order = ", ".join(f'"{name}"' for _, name in key)
             digest = hashlib.sha256(repr(names).encode())
             for row in connection.execute(f'SELECT * FROM "{table}" ORDER BY {order}'):
-                digest.update(b"\n" + repr(tuple(_compact(value) for value in row)).encode())
+                digest.update(b"\n" + repr(tuple(map(_compact, names, row))).encode())
             digests[table] = digest.hexdigest()
         return digests
 
 
-def _compact(value: object) -> object:
-    """Blobs by their hash, so that a row's text stays short; the type stays visible."""
-    return ("blob", hashlib.sha256(value).hexdigest()) if isinstance(value, bytes) else value
+def _compact(column: str, value: object) -> object:
+    """Blobs by their hash, so that a row's text stays short; a configuration without its ``execution``."""
+    if isinstance(value, bytes):
+        return ("blob", hashlib.sha256(value).hexdigest())
+    if column == "config" and isinstance(value, str):
+        config = json.loads(value)
+        return json.dumps({key: config[key] for key in config if key != "execution"})
+    return value

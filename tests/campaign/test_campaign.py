@@ -89,7 +89,7 @@ def test_the_store_holds_what_happened(small: CampaignConfig, finished: Path) ->
         for genome in store.genomes():
             for name in {genome.weights, genome.germline} - {None}:
                 assert store.weights_bytes(str(name))
-            assert {parent for parent in genome.lineage.parents} <= {one.id for one in store.genomes()}
+            assert set(genome.lineage.parents) <= {one.id for one in store.genomes()}
         assert {"meta_train/0", "meta_valid/0"} <= set(store.streams(1))
 
 

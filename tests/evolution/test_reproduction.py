@@ -108,7 +108,7 @@ def test_meta_steps_are_bounded_unless_the_gene_is_limited_by_name() -> None:
 
 
 def test_unknown_genes_and_families_are_named() -> None:
-    with pytest.raises(GenomeError, match="did you mean 'meta.lr'"):
+    with pytest.raises(GenomeError, match=r"did you mean 'meta\.lr'"):
         SearchSpace.of((), {"meta.lrr": 1e-3}, max_meta_steps=7)
     with pytest.raises(GenomeError, match="gene 'lr'"):
         SearchSpace.of((), {"lr": "fast"}, max_meta_steps=7)

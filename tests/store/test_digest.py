@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -74,3 +75,13 @@ def test_a_missing_row_a_null_and_a_type_show(path: Path, driver: ModuleType) ->
 def test_a_missing_campaign_has_no_digest(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unknown campaign"):
         content_digest(tmp_path / "x" / "campaign.db")
+
+
+def test_where_a_campaign_ran_is_no_part_of_its_content(tmp_path: Path) -> None:
+    digests = []
+    for workers, seed in ((1, 0), (2, 0), (1, 1)):
+        path = tmp_path / f"{workers}-{seed}" / "campaign.db"
+        config = json.dumps({"seed": seed, "execution": {"workers": workers}})
+        CampaignStore.create(path, config_json=config).close()
+        digests.append(content_digest(path))
+    assert digests[0] == digests[1] != digests[2]
