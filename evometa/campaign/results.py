@@ -14,7 +14,9 @@ from evometa.campaign.persistence import BASELINE
 from evometa.config import CampaignConfig, config_from_json
 from evometa.errors import StoreError, unknown
 from evometa.evolution.front import knee, non_dominated
+from evometa.genome.codec import weights_from_bytes
 from evometa.genome.genome import Genome
+from evometa.inner.cohort import Candidate
 from evometa.objectives import Objective, find_objective
 from evometa.store import CampaignStore, Purpose, TaskResult
 
@@ -74,6 +76,12 @@ def campaign_config(store: CampaignStore) -> CampaignConfig:
 def campaign_objectives(store: CampaignStore) -> list[Objective]:
     """The objectives of a campaign in order."""
     return [find_objective(name) for name in campaign_config(store).objectives.use]
+
+
+def stored_candidate(store: CampaignStore, genome: Genome) -> Candidate:
+    """A genome of the store with the weights it acts with: ready to be trained with or exported."""
+    weights = {} if genome.weights is None else weights_from_bytes(store.weights_bytes(genome.weights))
+    return Candidate(genome.id, genome.family, genome.genes, weights)
 
 
 def read_front(store: CampaignStore) -> Front:

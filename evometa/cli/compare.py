@@ -46,17 +46,14 @@ def compare(
     if split not in SPLITS:
         raise typer.BadParameter(f"--split is {split!r}: allowed is one of {', '.join(SPLITS)}")
     from evometa import bench
-    from evometa.campaign.results import campaign_config
+    from evometa.campaign.results import campaign_config, stored_candidate
     from evometa.execution import pick_device
-    from evometa.genome.codec import weights_from_bytes
-    from evometa.inner.cohort import Candidate
 
     parsed = [parse_rival(text) for text in rivals]
     with open_campaign(campaign, storage) as store, store.snapshot():
         config = campaign_config(store)
         chosen = chosen_genome(store, best, genome)
-        weights = {} if chosen.weights is None else weights_from_bytes(store.weights_bytes(chosen.weights))
-    candidate = Candidate(chosen.id, chosen.family, chosen.genes, weights)
+        candidate = stored_candidate(store, chosen)
     device = pick_device(config.execution.device)
     rows = []
     for source in config.tasks:

@@ -35,11 +35,11 @@ def export(
     """
     require_one(knee, best, genome)
     with open_campaign(campaign, storage) as store, store.snapshot():
+        from evometa.campaign.results import stored_candidate
         from evometa.export import export_genome
-        from evometa.genome.codec import weights_from_bytes
 
         chosen = chosen_genome(store, best, genome)
-        weights = {} if chosen.weights is None else weights_from_bytes(store.weights_bytes(chosen.weights))
+        weights = dict(stored_candidate(store, chosen).weights)
         horizon, provenance = _provenance(store, chosen)
     export_genome(out, chosen, weights, horizon=horizon, provenance=provenance)
     _explain(out, chosen)

@@ -24,7 +24,7 @@ def non_dominated(values: FloatArray) -> list[int]:
 
 
 def bounds(objectives: Sequence[Objective], values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Ideal and reference point ``(M,)``: the objectives' own; where they have none, the worst of ``values``."""
+    """Ideal and reference point ``(M,)``: the objectives' own, or for lack of one the worst of ``values``."""
     ideal = np.array([objective.ideal for objective in objectives])
     reference = np.array(
         [

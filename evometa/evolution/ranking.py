@@ -35,7 +35,7 @@ def survivors(values: FloatArray, k: int) -> list[int]:
     """Indices of the ``k`` rows of ``values`` ``(n, M)`` that NSGA-II keeps, in their given order."""
     _check(values)
     ranked = [_Ranked(index, row) for index, row in enumerate(values)]
-    kept = emo.selNSGA2(ranked, min(k, len(ranked)), nd="log")
+    kept = emo.selNSGA2(ranked, min(k, len(ranked)), nd="log" if values.shape[1] > 1 else "standard")
     return sorted(individual.index for individual in kept)
 
 
@@ -45,7 +45,9 @@ def rank_and_crowding(values: FloatArray) -> tuple[npt.NDArray[np.int64], FloatA
     ranked = [_Ranked(index, row) for index, row in enumerate(values)]
     rank = np.zeros(len(ranked), dtype=np.int64)
     crowding = np.zeros(len(ranked))
-    for number, front in enumerate(emo.sortLogNondominated(ranked, len(ranked))):
+    # DEAP's faster sort cannot do without a second objective.
+    sort = emo.sortLogNondominated if values.shape[1] > 1 else emo.sortNondominated
+    for number, front in enumerate(sort(ranked, len(ranked))):
         emo.assignCrowdingDist(front)
         for individual in front:
             rank[individual.index] = number

@@ -9,8 +9,7 @@ from typing import Literal
 
 import torch
 
-from evometa.campaign.results import Front, campaign_config
-from evometa.genome.codec import weights_from_bytes
+from evometa.campaign.results import Front, campaign_config, stored_candidate
 from evometa.genome.genome import Genome
 from evometa.inner.cohort import Candidate
 from evometa.inner.task_set import TaskRequest, request
@@ -68,12 +67,6 @@ def best_rival(store: CampaignStore) -> str | None:
     """The hand-designed rule, Adam aside, with the least loss where it was tuned; None without any."""
     scores = {rule: _tuning_score(rows) for rule, rows in _tuned(store).items() if rule != "adam"}
     return min(scores, key=lambda rule: (scores[rule], rule)) if scores else None
-
-
-def stored_candidate(store: CampaignStore, genome: Genome) -> Candidate:
-    """A genome of the store with its weights."""
-    weights = {} if genome.weights is None else weights_from_bytes(store.weights_bytes(genome.weights))
-    return Candidate(genome.id, genome.family, genome.genes, weights)
 
 
 def fresh_tasks(store: CampaignStore, figure: str, number: int, n_tasks: int) -> TaskRequest:

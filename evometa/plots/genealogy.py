@@ -27,7 +27,7 @@ from evometa.plots.style import (
 )
 from evometa.store import CampaignStore
 
-#: Operator → how the line from parent to child is drawn; any other operator as the last.
+#: Operator → how the line from parent to child is drawn; one that is not known here as a mutation.
 OPERATORS = {
     "mutation": Stroke(GREY, "-", 1.1),
     "crossover": Stroke(PALETTE[3], "-", 1.3),

@@ -66,7 +66,7 @@ def plot_hypervolume_history(data: HypervolumeHistoryData) -> Figure:
         6.8,
         4.6,
         f"Hypervolume of the front: {first:.3f} → {last:.3f}",
-        f"Higher is better; 1 would be ideal in every objective. The box ends at {corner}. It may fall, because "
+        f"Higher is better; 1 would be ideal in every objective. The box ends at {corner}. It may fall: "
         "survivors are measured again on fresh tasks in every generation.",
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

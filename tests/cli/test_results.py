@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,31 @@ def test_knee_and_best_are_those_of_the_front(evometa, store: CampaignStore, tmp
         assert genome == front.genomes[index]
         assert extra["provenance"]["meta_valid"]["meta_loss"] == front.values[index, 0]
         assert extra["provenance"]["meta_test"]["meta_loss"] == front.test_values[index, 0]
+
+
+def test_compare_tells_which_is_better_and_by_how_much(evometa) -> None:
+    rivals = ("--with", "momentum", "--with", "sgd:lr=1.0")
+    outcome = evometa("compare", "tiny", "--knee", *rivals, "--tasks", 8, "--points", 3, "-f", "json")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)
+    assert [row["rival"] for row in rows] == ["momentum", "sgd:lr=1.0"]
+    for row in rows:
+        low, high = row["interval"]
+        assert low <= row["difference"] <= high
+        assert row["verdict"] in ("better", "worse", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--with", "momentun"), "did you mean 'momentum'"),
+        (("--with", "recurrent"), "expected a hand-designed rule"),
+        (("--with", "sgd:lr"), "'lr' is not GENE=VALUE"),
+        (("--with", "sgd:momentun=0.9"), "unknown gene 'momentun'"),
+        (("--with", "sgd", "--split", "train"), "meta_train, meta_valid, meta_test"),
+    ],
+)
+def test_compare_refuses_what_it_cannot_compare_with(evometa, arguments, problem) -> None:
+    outcome = evometa("compare", "tiny", "--knee", *arguments)
+    assert outcome.code == 2
+    assert problem in " ".join(outcome.err.replace("│", " ").split())

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from evometa.evolution.ranking import rank_and_crowding, survivors, tournament
 
 VALUES = hnp.arrays(
-    np.float64, st.tuples(st.integers(1, 20), st.integers(2, 3)), elements=st.integers(0, 6).map(float)
+    np.float64, st.tuples(st.integers(1, 20), st.integers(1, 3)), elements=st.integers(0, 6).map(float)
 )
 
 
