@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -108,6 +109,6 @@ def _read(cache: Path | None) -> dict[str, dict[str, object]]:
 
 
 def _write(cache: Path, known: dict[str, dict[str, object]]) -> None:
-    partial = cache.with_name(cache.name + ".partial")
+    partial = cache.with_name(f"{cache.name}.{os.getpid()}.partial")  # another campaign may write it too
     partial.write_text(json.dumps(known), encoding="utf-8")
     partial.replace(cache)

@@ -68,7 +68,8 @@ class EvolutionConfig:
         population: P, genomes in a generation.
         generations: generations after which the campaign is finished, generation 0 included.
         families: update-rule families that may appear; empty means all that are registered.
-        seeds: genome files, or folders of them, that enter generation 0; relative to the current folder.
+        seeds: genome files, or folders of them, that enter generation 0, relative to the current folder;
+            ``builtin`` stands for those that come with evometa.
         tune_seeds: give seeds with a hand-designed rule the learning rate tuned for the campaign's tasks (the
             one its baseline has); False takes the rate in their file.
         mutation_rate: probability that a gene mutates.
@@ -83,7 +84,7 @@ class EvolutionConfig:
     population: Annotated[int, Field(ge=4)] = 24
     generations: AtLeastOne = 8
     families: tuple[Text, ...] = ()
-    seeds: tuple[Text, ...] = ("populations/seeds",)
+    seeds: tuple[Text, ...] = ("builtin",)
     tune_seeds: bool = True
     mutation_rate: Probability = 0.2
     mutation_strength: Annotated[float, Field(gt=0, le=1)] = 0.15

@@ -12,8 +12,14 @@ from evometa.genome.genome import Genome
 from evometa.rules.learner import Learner
 
 
+#: Stands for the seed genomes that come with evometa.
+BUILTIN = "builtin"
+#: In a checkout a link to ``populations/seeds``, in an installation a copy of it.
+_SHIPPED = Path(__file__).parents[1] / "seed_genomes"
+
+
 def load_seeds(paths: Sequence[Path]) -> list[Genome]:
-    """The genomes of JSON files; a folder stands for all ``*.json`` in it, by name.
+    """The genomes of JSON files; a folder stands for all ``*.json`` in it, :data:`BUILTIN` for those shipped.
 
     Genes that a file leaves out get their defaults; ``meta.…`` genes are passed on unchecked, since they
     belong to another level. Raises GenomeError naming the file that is missing or wrong.
@@ -22,6 +28,8 @@ def load_seeds(paths: Sequence[Path]) -> list[Genome]:
 
 
 def _files(path: Path) -> list[Path]:
+    if str(path) == BUILTIN:
+        path = _SHIPPED
     if not path.is_dir():
         return [path]
     files = sorted(path.glob("*.json"))

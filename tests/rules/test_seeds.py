@@ -15,7 +15,7 @@ from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules import Learner
 from evometa.rules.base import StepContext
-from evometa.rules.seeds import load_seeds
+from evometa.rules.seeds import BUILTIN, load_seeds
 
 SEEDS = Path(__file__).parents[2] / "populations" / "seeds"
 
@@ -25,6 +25,10 @@ def _write(folder: Path, name: str = "mine", **changes: object) -> Path:
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**document, **changes}), encoding="utf-8")
     return path
+
+
+def test_the_seeds_that_come_with_evometa_are_those_checked_in() -> None:
+    assert load_seeds([Path(BUILTIN)]) == load_seeds([SEEDS])
 
 
 def test_checked_in_seeds() -> None:
