@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from evometa.errors import EvometaError, UnknownNameError, unknown
@@ -27,6 +29,11 @@ class Registry(Generic[Member]):
             raise EvometaError(f"{self.kind} {name!r} is registered twice")
         self._members[name] = member
         return member
+
+    @property
+    def built_in(self) -> list[str]:
+        """Names of the members that come with evometa."""
+        return list(self._members)
 
     def names(self) -> list[str]:
         """Built-in names first, then those of installed entry points."""
@@ -57,8 +64,14 @@ class Registry(Generic[Member]):
 
 
 def _checked_load(what: str, path: str) -> object:
-    """The object at ``pkg.module:attribute``; user code runs here because the user's own config names it."""
+    """The object at ``pkg.module:attribute``; user code runs here because the user's own config names it.
+
+    The current working directory is put on ``sys.path``, so that a module beside the user's TOML is found
+    when the command is run there.
+    """
     module_name, _, attribute = path.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     try:
         target: object = importlib.import_module(module_name)
         for part in attribute.split("."):

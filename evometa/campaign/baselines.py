@@ -27,8 +27,8 @@ _TUNING_SEED = derive_seed(0, "baseline tuning")
 
 
 def hand_designed() -> list[str]:
-    """The rules that serve as baselines: all that have nothing to learn."""
-    return [name for name, family in RULES if not family.learned]
+    """The rules that serve as baselines: all that come with evometa and have nothing to learn."""
+    return [name for name in RULES.built_in if not RULES[name].learned]
 
 
 def tuned_baselines(
@@ -36,8 +36,8 @@ def tuned_baselines(
 ) -> list[dict[str, TunedBaseline]]:
     """For each task source, every hand-designed rule with its tuned learning rate.
 
-    ``cache`` is a JSON file that is read and added to; None keeps nothing. Families that are not
-    registered are never cached: a user's code may change under the same name. Raises TaskError when the
+    ``cache`` is a JSON file that is read and added to; None keeps nothing. Only families that come with
+    evometa are cached: a user's code may change under the same name. Raises TaskError when the
     tasks cannot be trained on at all.
     """
     known = _read(cache)
@@ -86,7 +86,7 @@ def _tuning(unit: object) -> TuningUnit:
 
 
 def _cacheable(source: TaskSource) -> bool:
-    return source.use in TASKS.names()
+    return source.use in TASKS.built_in
 
 
 def _key(unit: TuningUnit) -> str:

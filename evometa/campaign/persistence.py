@@ -11,7 +11,7 @@ import numpy.typing as npt
 from evometa.campaign.fitness import Evaluated
 from evometa.campaign.lifetime import WeightBank
 from evometa.config import CampaignConfig
-from evometa.genome.genome import Genome, Lineage
+from evometa.genome.genome import BASELINE, Genome, Lineage
 from evometa.inner.record import Status
 from evometa.objectives.baseline import TunedBaseline
 from evometa.store import (
@@ -27,9 +27,6 @@ from evometa.store import (
 from evometa.tasks.base import Split
 
 FloatArray = npt.NDArray[np.float64]
-
-#: ``Genome.lineage.operator`` of tuned hand-designed rules, which are measured but do not take part.
-BASELINE = "baseline"
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from evometa.campaign.fitness import objective_values
-from evometa.campaign.persistence import BASELINE
 from evometa.config import CampaignConfig, config_from_json
 from evometa.errors import StoreError, unknown
 from evometa.evolution.front import knee, non_dominated
 from evometa.genome.codec import weights_from_bytes
-from evometa.genome.genome import Genome
+from evometa.genome.genome import BASELINE, Genome
 from evometa.inner.cohort import Candidate
 from evometa.objectives import Objective, find_objective
 from evometa.store import CampaignStore, Purpose, TaskResult

@@ -57,10 +57,10 @@ def estimators(form: FormatOption = Format.TABLE) -> None:
 
 def objectives(form: FormatOption = Format.TABLE) -> None:
     """List what evolution can minimise."""
-    from evometa.objectives import OBJECTIVES
+    from evometa.objectives import OBJECTIVES, find_objective
 
-    rows = [
-        {"name": name, "unit": member.unit, "scale": member.scale, "summary": member.summary}
-        for name, member in OBJECTIVES
-    ]
+    rows = []
+    for name in OBJECTIVES.names():
+        found = find_objective(name)
+        rows.append({"name": name, "unit": found.unit, "scale": found.scale, "summary": found.summary})
     emit(Listing("Objectives, all minimised", [_NAME, Column("unit"), Column("scale"), _SUMMARY], rows), form)

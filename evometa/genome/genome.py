@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from evometa.genome.genes import Value
 
+#: ``Lineage.operator`` of tuned hand-designed rules, which are measured beside a campaign but take no part.
+BASELINE = "baseline"
+
 
 @dataclass(frozen=True)
 class Lineage:

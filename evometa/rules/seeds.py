@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evometa.errors import EvometaError, GenomeError
+from evometa.errors import EvometaError, GenomeError, unknown
 from evometa.genome.codec import genome_from_json
 from evometa.genome.genome import Genome
 from evometa.rules.learner import Learner
-
+from evometa.rules.registry import RULES
 
 #: Stands for the seed genomes that come with evometa.
 BUILTIN = "builtin"
@@ -47,6 +47,9 @@ def _load_seed(path: Path) -> Genome:
     blob = genome.weights or genome.germline
     if blob is not None:
         raise GenomeError(f"{path}: a seed genome has no weights, but this one names {blob}")
+    if genome.family not in RULES:
+        # A name such as pkg.module:attribute would import code: a file is data, only a config may do that.
+        raise GenomeError(f"{path}: {unknown('rule', genome.family, RULES.names())}")
     try:
         own = dict(Learner.of(genome.family, genome.genes).genes)
     except EvometaError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from evometa.errors import StoreError, closest
-from evometa.genome.genome import Genome
+from evometa.genome.genome import BASELINE, Genome
 from evometa.store.connection import errors_named
 from evometa.store.lock import is_held
 from evometa.store.paths import LOCK
@@ -215,8 +215,8 @@ class Queries:
         return int(self._rows(_INNER_STEPS)[0][0])
 
     def n_genomes(self) -> int:
-        """How many genomes there have been."""
-        return int(self._rows("SELECT count(*) FROM genomes")[0][0])
+        """How many genomes there have been; baselines take no part and are not counted."""
+        return int(self._rows("SELECT count(*) FROM genomes WHERE operator <> ?", (BASELINE,))[0][0])
 
     def _rows(self, sql: str, parameters: Row | Mapping[str, object] = ()) -> list[Row]:
         with errors_named(self.path):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
@@ -28,15 +26,11 @@ def build_family(use: str, options: Mapping[str, object]) -> TaskFamily:
     """The family that ``use`` names, with ``options`` as a TOML gives them (lists become tuples).
 
     ``use`` is a registered name, an entry point of the group ``evometa.tasks``, or ``pkg.module:attribute``,
-    where the attribute is a TaskFamily or something callable that returns one. For the latter the current
-    working directory is put on ``sys.path``, so that a module beside the user's TOML is found when the
-    command is run there.
+    where the attribute is a TaskFamily or something callable that returns one.
 
     Raises UnknownNameError when nothing has that name or it cannot be imported, TaskError when an option is
     unknown or not permitted.
     """
-    if ":" in use and (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     target: object = TASKS[use]
     if isinstance(target, TaskFamily):
         if options:
