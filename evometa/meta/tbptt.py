@@ -25,7 +25,7 @@ from evometa.rng import derive_seed
 
 
 @dataclass(frozen=True)
-class _Episode:
+class Episode:
     """Fresh models in training: one carry a task batch, with the losses and gradients at its parameters."""
 
     parts: tuple[PreparedTasks, ...]
@@ -69,7 +69,7 @@ class TruncatedBPTT(Estimator):
         n_meta_steps = int(genes["meta.steps"])  # type: ignore[arg-type]
         cohort = Cohort.of(candidates, device, dtype)
         optimizer = MetaOptimizer(cohort.weights, [candidate.genes for candidate in candidates])
-        episode: _Episode | None = None
+        episode: Episode | None = None
         n_episodes = 0
         n_inner_steps = 0
         for _ in range(n_meta_steps):
@@ -96,14 +96,14 @@ class TruncatedBPTT(Estimator):
 
 def _start(
     cohort: Cohort, stream: TaskStream, number: int, length: int, device: torch.device, dtype: torch.dtype
-) -> _Episode:
+) -> Episode:
     """Draw the tasks of episode ``number`` and put fresh models at their initial parameters."""
     seed = derive_seed(stream.seed, "episode", number)
     wanted = TaskRequest(stream.use, stream.options, "meta_train", stream.n_tasks, length + 1, seed)
     parts = prepare(wanted, device, dtype)
     carries = [begin(cohort, part.tasks, part.params) for part in parts]
     at_params = [_measure(part, carry.params, 0) for part, carry in zip(parts, carries, strict=True)]
-    return _Episode(parts, carries, at_params, stream.horizon)
+    return Episode(parts, carries, at_params, stream.horizon)
 
 
 def _measure(part: PreparedTasks, params: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -112,8 +112,8 @@ def _measure(part: PreparedTasks, params: Tensor, k: int) -> tuple[Tensor, Tenso
 
 
 def segment(
-    cohort: Cohort, episode: _Episode, n_steps: int, *, second_order: bool, kind: str
-) -> tuple[Tensor, _Episode, Tensor]:
+    cohort: Cohort, episode: Episode, n_steps: int, *, second_order: bool, kind: str
+) -> tuple[Tensor, Episode, Tensor]:
     """``n_steps`` inner steps with a graph.
 
     Returns the meta-objective of each candidate ``(P,)``, the episode at the segment's end (without a

@@ -15,7 +15,7 @@ from evometa.inner.evaluate import evaluate
 from evometa.inner.task_set import PreparedTasks, prepare, request
 from evometa.inner.unroll import begin, loss_and_grad
 from evometa.meta import ESTIMATORS, TaskStream
-from evometa.meta.tbptt import _Episode, segment
+from evometa.meta.tbptt import Episode, segment
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner
 
@@ -46,10 +46,10 @@ class Setting:
     part: PreparedTasks
     rates: Tensor
 
-    def episode(self, horizon: int) -> _Episode:
+    def episode(self, horizon: int) -> Episode:
         carry = begin(self.cohort, self.part.tasks, self.part.params)
         at_params = loss_and_grad(self.part.tasks, carry.params, self.part.tasks.batch(None))
-        return _Episode((self.part,), [carry], [at_params], horizon)
+        return Episode((self.part,), [carry], [at_params], horizon)
 
 
 @pytest.fixture
