@@ -76,7 +76,7 @@ def _checked_load(what: str, path: str) -> object:
         target: object = importlib.import_module(module_name)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except Exception as error:  # user code may raise anything; the cause is named and chained
+    except (Exception, SystemExit) as error:  # user code may raise anything; the cause is named and chained
         reason = " ".join(f"{type(error).__name__}: {error}".split())  # a user's message may span lines
         raise UnknownNameError(f"{what}: cannot load {path!r}: {reason}") from error
     return target

@@ -56,6 +56,7 @@ def test_an_import_path_names_a_users_own_member(
         ("", "user_code:absent", "AttributeError: .*absent"),
         ("raise ValueError('two\\nlines')", "user_code:x", "ValueError: two lines"),
         ("x = ", "user_code:x", "SyntaxError"),
+        ("raise SystemExit('no licence')", "user_code:x", "SystemExit: no licence"),
         ("", "no_such_module_here:x", "ModuleNotFoundError"),
         ("", ":x", "ValueError"),
     ],

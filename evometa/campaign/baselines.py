@@ -8,10 +8,12 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from evometa.campaign.events import Listener
+from evometa.campaign.ingredients import blamed_on
 from evometa.config import CampaignConfig, TaskSource
 from evometa.errors import TaskError
 from evometa.execution import Executor, TuningUnit
@@ -37,21 +39,24 @@ def tuned_baselines(
     """For each task source, every hand-designed rule with its tuned learning rate.
 
     ``cache`` is a JSON file that is read and added to; None keeps nothing. Only families that come with
-    evometa are cached: a user's code may change under the same name. Raises TaskError when the
-    tasks cannot be trained on at all.
+    evometa are cached: a user's code may change under the same name. Raises ConfigError, naming the
+    source, when its tasks cannot be trained on at all.
     """
     known = _read(cache)
     found: list[dict[str, TunedBaseline]] = []
-    for source in config.tasks:
+    for number, source in enumerate(config.tasks):
         wanted = _tuning_tasks(config, source)
         units = [TuningUnit(rule, wanted, config.baseline.n_points) for rule in hand_designed()]
         missing = [unit for unit in units if _key(unit) not in known or not _cacheable(source)]
         listener.phase("baselines", len(missing))
-        for result in executor.run(missing, listener.unit):
-            if not isinstance(result.value, TunedBaseline):
-                raise TaskError(f"tasks {source.use!r} (meta_train) cannot be trained on: {result.message}")
-            known[_key(_tuning(result.unit))] = baseline_to_json(result.value)
-        found.append({unit.rule: baseline_from_json(known[_key(unit)]) for unit in units})
+        with blamed_on(f"tasks.{number}"):
+            for result in executor.run(missing, listener.unit):
+                if not isinstance(result.value, TunedBaseline):
+                    raise TaskError(
+                        f"tasks {source.use!r} (meta_train) cannot be trained on: {result.message}"
+                    )
+                known[_key(_tuning(result.unit))] = result.value
+        found.append({unit.rule: known[_key(unit)] for unit in units})
         if missing and cache is not None and _cacheable(source):
             _write(cache, known)
     return found
@@ -98,17 +103,27 @@ def _key(unit: TuningUnit) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _read(cache: Path | None) -> dict[str, dict[str, object]]:
-    if cache is None or not cache.is_file():
+def _read(cache: Path | None) -> dict[str, TunedBaseline]:
+    """What the cache holds; a baseline that cannot be read is missing, so it is tuned and written again."""
+    if cache is None:
         return {}
     try:
         document = json.loads(cache.read_text(encoding="utf-8"))
-    except ValueError:  # a torn or foreign file: the baselines are tuned again and it is replaced
+    except (OSError, ValueError):
         return {}
-    return document if isinstance(document, dict) else {}
+    known: dict[str, TunedBaseline] = {}
+    for key, entry in document.items() if isinstance(document, dict) else ():
+        with suppress(ValueError):
+            known[key] = baseline_from_json(entry)
+    return known
 
 
-def _write(cache: Path, known: dict[str, dict[str, object]]) -> None:
+def _write(cache: Path, known: Mapping[str, TunedBaseline]) -> None:
     partial = cache.with_name(f"{cache.name}.{os.getpid()}.partial")  # another campaign may write it too
-    partial.write_text(json.dumps(known), encoding="utf-8")
-    partial.replace(cache)
+    document = {key: baseline_to_json(baseline) for key, baseline in known.items()}
+    with suppress(OSError):  # without it the next campaign tunes again, which is no reason to end this one
+        try:
+            partial.write_text(json.dumps(document), encoding="utf-8")
+            partial.replace(cache)
+        finally:
+            partial.unlink(missing_ok=True)

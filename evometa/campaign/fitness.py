@@ -71,6 +71,22 @@ def evaluate_all(
     return merged, seconds
 
 
+def trial_runs(common: CommonTasks, executor: Executor) -> tuple[TaskResult, ...]:
+    """The reference's own runs on its tasks: what must work before anything else is tried on them.
+
+    Raises TaskError when they cannot be trained on, or when their losses cannot be compared by ratio.
+    """
+    record = _reference(common, executor)
+    lowest = float(record.losses[:, :, 0].min())
+    if lowest <= record.noise_floor:
+        raise TaskError(
+            f"tasks {common.wanted.use!r} ({common.wanted.split}): the initial loss {lowest:.6g} is not "
+            f"above the noise floor {record.noise_floor:.6g}; losses are compared by ratio, so make them "
+            "positive or lower noise_floor"
+        )
+    return _rows(record, record)
+
+
 def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor) -> list[EvaluationUnit]:
     units = []
     for group in by_structure(candidates).values():

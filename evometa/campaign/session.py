@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evometa.campaign.events import Listener
-from evometa.campaign.fitness import CommonTasks, evaluate_all
+from evometa.campaign.fitness import CommonTasks, outcomes, trial_runs
 from evometa.campaign.ingredients import Ingredients, blamed_on
 from evometa.campaign.loop import Campaign
 from evometa.campaign.results import campaign_config
 from evometa.config import CampaignConfig, config_to_json
-from evometa.errors import ConfigError
+from evometa.errors import ConfigError, EvometaError
 from evometa.execution import Executor, pick_device, pick_workers
 from evometa.inner.task_set import request
 from evometa.objectives.baseline import baseline_candidate
 from evometa.rng import derive_seed
+from evometa.rules.cost import measure_cost
 from evometa.store import CampaignStore, campaign_path
 from evometa.tasks import SPLITS, build_family
 
@@ -32,14 +34,22 @@ def run_campaign(
     With ``resume`` one that is there is continued after its last whole generation, and a finished one is
     left as it is; one that is not there is begun. When interrupted, whole generations are kept.
     Raises, before anything is written, ConfigError for what is wrong with the configuration or differs from
-    how the campaign was begun, and StoreError for one that exists (without ``resume``) or that runs.
+    how the campaign was begun, and StoreError for one that exists (without ``resume``) or that runs. One
+    that an error of evometa's ends before its first generation is removed, to be begun again when mended.
     """
     device = pick_device(config.execution.device)
     executor = Executor(device, pick_workers(config.execution.workers, device))
     check(config, executor)
+    is_new = not os.path.isfile(campaign_path(root, config.name))
     try:
         with open_or_create(config, root, resume=resume) as store:
-            Campaign(config, store, executor, listener, cache=root / BASELINE_CACHE).run()
+            try:
+                Campaign(config, store, executor, listener, cache=root / BASELINE_CACHE).run()
+            except EvometaError:
+                if is_new and store.last_generation() is None:
+                    store.close()  # first, because SQLite cannot close a database that is gone
+                    store.path.unlink()
+                raise
             return store.path
     except BaseException:
         executor.stop()
@@ -52,7 +62,7 @@ def is_finished(config: CampaignConfig, root: Path) -> bool:
     Raises ConfigError when it was begun otherwise.
     """
     path = campaign_path(root, config.name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, also in a directory that may not be searched
         return False
     with CampaignStore.open(path, readonly=True) as store:
         begun = campaign_config(store)
@@ -63,22 +73,26 @@ def is_finished(config: CampaignConfig, root: Path) -> bool:
 def check(config: CampaignConfig, executor: Executor) -> None:
     """Raise ConfigError unless all that ``config`` names is there and its tasks can be trained on.
 
-    One inner step is made on a task of every split of every source.
+    One inner step of Adam is made on a task of every split of every source, and judged by every objective.
     """
-    Ingredients.of(config)
+    objectives = Ingredients.of(config).objectives
     reference = baseline_candidate("adam", 1e-3)
+    cost = measure_cost(reference.learner)
     seed = derive_seed(config.seed, "trial")
     for number, source in enumerate(config.tasks):
         with blamed_on(f"tasks.{number}"):
             build_family(source.use, source.options)
             wanted = [request(source.use, source.options, split, 1, 2, seed) for split in SPLITS]
-            evaluate_all((), [CommonTasks(one, reference) for one in wanted], executor)
+            runs = [run for one in wanted for run in trial_runs(CommonTasks(one, reference), executor)]
+        with blamed_on(f"objectives.use on tasks.{number} ({source.use})"):
+            for objective in objectives:
+                objective.strict(outcomes(runs, cost))
 
 
 def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) -> CampaignStore:
     """The store of the campaign of ``config``, open for writing; see :func:`run_campaign`."""
     path = campaign_path(root, config.name)
-    if not (resume and path.is_file()):
+    if not (resume and os.path.isfile(path)):
         return CampaignStore.create(path, config_json=config_to_json(config))
     store = CampaignStore.open(path)
     try:
@@ -96,21 +110,22 @@ def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) 
 def refuse_changes(begun: CampaignConfig, now: CampaignConfig) -> None:
     """Raise ConfigError, naming the first key, when a resumed campaign would not be the one that was begun.
 
-    The section ``execution`` may differ, and ``evolution.generations`` may grow.
+    The section ``execution`` may differ, ``evolution.generations`` may grow, and the name is the folder's,
+    which may have been renamed or copied.
     """
     before, after = dict(_leaves(dataclasses.asdict(begun))), dict(_leaves(dataclasses.asdict(now)))
     for key in (*before, *(key for key in after if key not in before)):
         was, is_now = before.get(key), after.get(key)
-        if was == is_now or key.startswith("execution."):
+        if was == is_now or key == "name" or key.startswith("execution."):
             continue
         if key == "evolution.generations":
             if now.evolution.generations > begun.evolution.generations:
                 continue
             raise ConfigError(
-                f"campaign {begun.name!r} was begun with {key} = {was}: allowed is to raise it, not {is_now}"
+                f"campaign {now.name!r} was begun with {key} = {was}: allowed is to raise it, not {is_now}"
             )
         raise ConfigError(
-            f"campaign {begun.name!r} was begun with {key} = {_text(was)}, not {_text(is_now)}; "
+            f"campaign {now.name!r} was begun with {key} = {_text(was)}, not {_text(is_now)}; "
             "resume it as it was begun, or choose another --name"
         )
 

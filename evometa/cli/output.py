@@ -19,6 +19,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evometa.cli.tables import FittedTable
+
 #: Characters in a line when nobody's window limits it, so that no cell is cut in a file or a pipe.
 _UNLIMITED = 10_000
 
@@ -106,18 +108,13 @@ class Listing:
         """The rows as a table for people."""
         if not self.rows:
             return Text(f"{self.title}: {self.empty}" if self.title else self.empty, style="dim")
-        table = Table(title=self.title or None, title_justify="left", title_style="bold", header_style="bold")
         columns = [column for column in self.columns if column.readers != "programs"]
-        for column in columns:
-            values = [row.get(column.key) for row in self.rows]
-            table.add_column(
-                Text(column.title or column.key.replace("_", " ")),
-                justify="right" if _numeric(values) else "left",
-                overflow="fold",
-            )
-        for row in self.rows:
-            table.add_row(*(Text(column.show(row.get(column.key))) for column in columns))
-        return table
+        return FittedTable(
+            headers=[column.title or column.key.replace("_", " ") for column in columns],
+            rows=[[column.show(row.get(column.key)) for column in columns] for row in self.rows],
+            numeric=[_numeric([row.get(column.key) for row in self.rows]) for column in columns],
+            title=self.title,
+        )
 
 
 @dataclass(frozen=True)

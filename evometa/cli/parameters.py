@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,14 +20,16 @@ if TYPE_CHECKING:  # the store brings numpy: only where it is used, so that --he
 def find_campaign(campaign: str, storage: Path | None) -> Path:
     """The database of a campaign given by name, or by the path of its database or folder."""
     from evometa.store import campaign_path, storage_root
+    from evometa.store.paths import expanded
 
-    path = Path(campaign).expanduser()
+    path = expanded(Path(campaign))
     is_path = len(path.parts) != 1 or path.suffix == ".db"
     if not is_path:
         named = campaign_path(storage_root(storage), campaign)
-        if named.is_file() or not (path / named.name).is_file():
+        # os.path.isfile is False, where Path.is_file raises, for a path that the system cannot look up
+        if os.path.isfile(named) or not os.path.isfile(path / named.name):
             return named
-    return path if path.suffix == ".db" or path.is_file() else path / "campaign.db"
+    return path if path.suffix == ".db" or os.path.isfile(path) else path / "campaign.db"
 
 
 def open_campaign(campaign: str, storage: Path | None) -> CampaignStore:

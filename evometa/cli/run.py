@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import signal
 from collections.abc import Iterator
@@ -84,7 +85,10 @@ def run(
 def _config(
     experiment: Path | None, name: str | None, resume: bool, overrides: list[str], root: Path
 ) -> CampaignConfig:
-    """The configuration from the file, or for ``--resume --name`` from the stored campaign."""
+    """The configuration from the file, or for ``--resume --name`` from the stored campaign.
+
+    A stored campaign is called as its folder is now, which may have been renamed or copied.
+    """
     from evometa.campaign.results import campaign_config
     from evometa.config import load_config
     from evometa.store import CampaignStore, campaign_path
@@ -99,7 +103,7 @@ def _config(
     if overrides:
         raise ConfigError(f"--set {overrides[0]} needs the experiment's TOML file, which was not given")
     with CampaignStore.open(campaign_path(root, name), readonly=True) as store:
-        return campaign_config(store)
+        return dataclasses.replace(campaign_config(store), name=name)
 
 
 @contextmanager

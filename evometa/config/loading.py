@@ -20,8 +20,10 @@ from evometa.errors import ConfigError, closest
 
 _ADAPTER = TypeAdapter(CampaignConfig)
 _SCHEMA = _ADAPTER.json_schema()
-_DATES = (datetime.date, datetime.time)
 _LIMITS = frozenset(get_args(GeneLimit))
+#: Bounds on what a file may hold: deeper tables and longer numbers exhaust the parsers behind it.
+_MAX_DEPTH = 64
+_MAX_BITS = 1024
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> CampaignConfig:
@@ -61,6 +63,8 @@ def config_from_json(text: str, source: str = "stored configuration") -> Campaig
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{source}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: {_beyond_parser(error)}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: not a configuration, which is a JSON object")
     return _validated(document, lambda _: source)
@@ -68,8 +72,9 @@ def config_from_json(text: str, source: str = "stored configuration") -> Campaig
 
 def _validated(document: object, source: Callable[[KeyPath], str]) -> CampaignConfig:
     for place, leaf in _leaves(document):
-        if not _has_json(leaf):
-            raise ConfigError(f"{source(place)}: {not_allowed(place, leaf, _SCHEMA)}")
+        flaw = _flaw(place, leaf)
+        if flaw:
+            raise ConfigError(f"{source(place)}: {flaw}")
     try:
         return _ADAPTER.validate_json(json.dumps(document))
     except ValidationError as error:
@@ -77,13 +82,26 @@ def _validated(document: object, source: Callable[[KeyPath], str]) -> CampaignCo
         raise ConfigError(f"{source(place)}: {problem}") from error
 
 
-def _has_json(leaf: object) -> bool:
-    """False for what TOML has and JSON has not: dates, times, infinities and NaN."""
-    return math.isfinite(leaf) if isinstance(leaf, float) else not isinstance(leaf, _DATES)
+def _flaw(place: KeyPath, leaf: object) -> str | None:
+    """What is wrong with a value whatever its key: TOML has it and JSON has not, or it is beyond bounds."""
+    match leaf:
+        case dict() | list():
+            return f"{place[0]} is nested more than {_MAX_DEPTH} levels deep; flatten it"
+        case int() if leaf.bit_length() > _MAX_BITS:
+            return f"{dotted(place)} is a whole number beyond 2^{_MAX_BITS}; give a smaller one"
+        case float() if not math.isfinite(leaf):
+            return not_allowed(place, leaf, _SCHEMA)
+        case datetime.date() | datetime.time():
+            return not_allowed(place, leaf, _SCHEMA)
+    return None
 
 
 def _leaves(value: object, place: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+    """The values in tables and lists with their key paths; what is nested too deeply comes as a whole."""
     children: Iterable[tuple[str | int, object]]
+    if len(place) > _MAX_DEPTH:
+        yield place, value
+        return
     if isinstance(value, dict):
         children = value.items()
     elif isinstance(value, list):
@@ -111,6 +129,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         line = at[1] if at else text.count("\n") + 1
         problem = str(error).partition(" (at ")[0]
         raise ConfigError(f"{path}:{line}: not valid TOML: {problem}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {_beyond_parser(error)}") from error
+
+
+def _beyond_parser(error: ValueError | RecursionError) -> str:
+    """What is wrong with a document that is well-formed, yet more than Python's parsers take."""
+    if isinstance(error, RecursionError):
+        return f"nested too deeply to be read; at most {_MAX_DEPTH} levels are allowed"
+    return f"holds a whole number too long to be read; at most 2^{_MAX_BITS} is allowed"
 
 
 def _missing_file(path: Path) -> str:
@@ -147,7 +174,8 @@ def _name_genes(document: dict[str, Any]) -> None:
 
     def named(genes: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
         for key, value in genes.items():
-            if isinstance(value, dict) and not value.keys() <= _LIMITS:
+            is_table = isinstance(value, dict) and value and not value.keys() & _LIMITS
+            if is_table and prefix.count(".") < _MAX_DEPTH:
                 yield from named(value, f"{prefix}{key}.")
             else:
                 yield prefix + key, value
@@ -178,7 +206,7 @@ def _key_parts(key: str) -> list[str]:
     """The parts of a key such as ``evolution.population``, by TOML's rules; [] where it is no key."""
     try:
         node: object = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return []
     parts = []
     while isinstance(node, dict) and len(node) == 1:
@@ -190,6 +218,6 @@ def _key_parts(key: str) -> list[str]:
 def _override_value(text: str) -> object:
     try:
         document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text.strip()
     return document["value"] if len(document) == 1 else text

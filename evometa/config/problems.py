@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -44,6 +44,11 @@ def explain(error: ValidationError, document: object, schema: Schema) -> tuple[K
     location: KeyPath = problem["loc"]
     if unknown:
         return location, _unknown_key(location, problem["input"], schema)
+    limit = next((problem["loc"] for problem in problems if problem["loc"][-1:] == ("[key]",)), None)
+    if limit is not None:
+        table, entries = _part_of(document, limit)
+        place = (*table, limit[-2])
+        return place, _unknown_key(place, cast(dict[object, object], entries)[limit[-2]], schema)
     if problem["type"] == "missing":
         return location, f"{dotted(location)} is missing: it must be {allowed(location, schema)}"
     if problem["type"] == "value_error":
@@ -70,7 +75,7 @@ def _unknown_key(path: KeyPath, value: object, schema: Schema) -> str:
     section = schema
     for part in parents:
         section = _child(section, part, schema)
-    known = list(_resolved(section, schema)["properties"])
+    known = _names(section, schema)
     elsewhere = [dotted(other) for other in _keys(schema, schema) if other[-1] == key]
     near = closest(str(key), known)
     suggestion = " or ".join(elsewhere) if elsewhere else dotted((*parents, near)) if near else None
@@ -105,6 +110,14 @@ def _child(schema: Schema, part: str | int, root: Schema) -> Schema:
     return child
 
 
+def _names(section: Schema, root: Schema) -> list[str]:
+    """The keys that a section has, or a table whose keys are limited."""
+    table = _resolved(section, root)
+    if "properties" in table:
+        return list(table["properties"])
+    return next(option["propertyNames"]["enum"] for option in table["anyOf"] if "propertyNames" in option)
+
+
 def _keys(schema: Schema, root: Schema) -> Iterator[KeyPath]:
     """Every key there is, in all sections; entries of lists count as number 0."""
     for key, child in _resolved(schema, root).get("properties", {}).items():
@@ -134,7 +147,7 @@ def _words(schema: Schema, root: Schema) -> str:
         case "object" if "properties" in table:
             return f"a table with the keys {', '.join(table['properties'])}"
         case _:
-            return "a number, text, true, false, or a list or table of these"
+            return "a finite number, text, true, false, or a list or table of these"
 
 
 def _bounds(schema: Schema) -> str:

@@ -26,7 +26,7 @@ GeneLimit = Literal["low", "high", "options"]
 GeneLimits = Annotated[
     Value | dict[GeneLimit, int | float | tuple[int | float | bool | str, ...]],
     Field(
-        description="a value (number, text in quotes, true, false, list of texts),"
+        description="a value (finite number, text in quotes, true, false, list of texts),"
         " { low = NUMBER, high = NUMBER } or { options = LIST }"
     ),
 ]

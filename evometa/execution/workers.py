@@ -14,8 +14,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import resource_tracker
 
 from joblib.externals import loky
+from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
 
 _GLANCE_SECONDS = 1.0
 
@@ -23,6 +25,9 @@ _GLANCE_SECONDS = 1.0
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Hold SIGINT back while processes are started: they inherit the mask; the signal arrives afterwards."""
+    # Both must run before: Python 3.11 lets SIGINT through again when it has started a tracker.
+    resource_tracker.ensure_running()
+    loky_resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -28,6 +28,12 @@ def check_options(group: Mapping[str, object], defaults: Mapping[str, object]) -
             raise ValueError(f"Invalid {words}: {value!r}, expected a finite number from 0")
 
 
+def check_horizon(horizon: object) -> None:
+    """Raise ValueError unless ``horizon`` is a whole number of steps from 1."""
+    if not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1:
+        raise ValueError(f"Invalid horizon: {horizon!r}, expected a whole number of steps from 1")
+
+
 def check_state(given: object, expected: Tree, of: str) -> None:
     """Raise ValueError unless ``given`` has the names and shapes of ``expected``, the state of ``of``."""
     if not isinstance(given, dict) or given.keys() != expected.keys():

@@ -14,6 +14,9 @@ from evometa.rules.learner import Learner
 from evometa.rules.registry import RULES
 from evometa.trees import Tree
 
+#: Types that weights may come in; the optimizer computes in float32 or float64 all the same.
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
 
 def export_genome(
     path: Path, genome: Genome, weights: Tree, *, horizon: int, provenance: Mapping[str, object]
@@ -21,7 +24,7 @@ def export_genome(
     """Write one safetensors file that :func:`~evometa.export.optimizer.load_optimizer` reads.
 
     Args:
-        path: the file; it is replaced if it exists, its directory must exist.
+        path: the file; it is replaced if it exists (a link to it stays), its directory must exist.
         weights: the genome's weights φ; {} where nothing is learned.
         horizon: planned number of inner steps the genome was evolved for.
         provenance: where it comes from (campaign, versions, objective values), plain JSON data.
@@ -29,13 +32,11 @@ def export_genome(
     Raises GenomeError for a genome or weights that could not be loaded again, and where no file can be
     written.
     """
-    check_weights(learner_of(genome), weights)
+    _check_whole(genome, weights)
     extra = {"horizon": _checked_horizon(horizon), "provenance": dict(provenance)}
-    if not path.parent.is_dir():
-        raise GenomeError(f"{path}: the directory {str(path.parent)!r} does not exist; create it first")
-    if path.is_dir():
-        raise GenomeError(f"{path}: is a directory, expected the name of a file")
     try:
+        if not path.parent.is_dir():
+            raise GenomeError(f"{path}: the directory {str(path.parent)!r} does not exist; create it first")
         save_genome(path, genome, weights, extra=extra)
     except OSError as error:
         raise GenomeError(f"{path}: cannot be written ({error.strerror})") from error
@@ -45,11 +46,11 @@ def read_export(path: Path) -> tuple[Genome, Tree, int | None]:
     """Genome, weights and trained horizon (None where the file names none) of a file, all checked.
 
     Raises GenomeError naming the file for one that is missing, damaged, foreign or from a newer version,
-    and for a genome or weights that this version of evometa does not know.
+    and for a genome that is not complete, or a genome or weights that this version does not know.
     """
     genome, weights, extra = load_genome(path)
     try:
-        check_weights(learner_of(genome), weights)
+        _check_whole(genome, weights)
         horizon = None if "horizon" not in extra else _checked_horizon(extra["horizon"])
     except GenomeError as error:
         raise GenomeError(f"{path}: {error}") from error
@@ -82,13 +83,26 @@ def check_weights(learner: Learner, weights: Tree) -> None:
             raise GenomeError(
                 f"weights {name!r} have shape {tuple(value.shape)}, expected {tuple(fresh.shape)}"
             )
-        if not value.is_floating_point():
-            raise GenomeError(f"weights {name!r} are {value.dtype}, expected floating-point numbers")
+        if value.dtype not in _DTYPES:
+            allowed = ", ".join(str(dtype) for dtype in _DTYPES)
+            raise GenomeError(f"weights {name!r} are {value.dtype}, expected one of {allowed}")
         if not torch.isfinite(value).all():
             raise GenomeError(f"weights {name!r} hold NaN or infinity")
     for name in weights:
         if name not in expected:
             raise GenomeError(unknown("weights", name, expected))
+
+
+def _check_whole(genome: Genome, weights: Tree) -> None:
+    """Raise GenomeError unless a file of both says all about the optimizer.
+
+    A default filled in for a missing gene would be another optimizer than the one that was exported.
+    """
+    learner = learner_of(genome)
+    missing = [name for name, _ in learner.genes if name not in genome.genes]
+    if missing:
+        raise GenomeError(f"gene {missing[0]!r} is missing; it must be {learner.space[missing[0]].allowed}")
+    check_weights(learner, weights)
 
 
 def _checked_horizon(horizon: object) -> int:

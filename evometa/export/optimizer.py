@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
-from evometa.export.checks import Loss, as_loss, check_options, check_state, has_gradient
+from evometa.export.checks import Loss, as_loss, check_horizon, check_options, check_state, has_gradient
 from evometa.export.file import check_weights, learner_of, read_export
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
@@ -83,8 +83,7 @@ class EvolvedOptimizer(Optimizer):
         weight_decay: float = 0.0,
         horizon: int,
     ) -> None:
-        if not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1:
-            raise ValueError(f"Invalid horizon: {horizon!r}, expected a whole number of steps from 1")
+        check_horizon(horizon)
         self.genome = genome
         self._learner = learner_of(genome)
         check_weights(self._learner, weights)
@@ -256,6 +255,7 @@ class EvolvedOptimizer(Optimizer):
         if SCHEDULE_KEY not in saved:
             raise ValueError("loaded state dict was not saved by an evolved optimizer")
         check_state(saved[SCHEDULE_KEY], self._fresh_model_state(), "the schedule")
+        check_horizon(saved[SCHEDULE_KEY]["horizon"].item())
         for key, parameter in self._by_key(state_dict):
             if key in saved:
                 check_state(saved[key], self._fresh_rule_state(parameter), f"parameter {key}")

@@ -11,8 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import reprlib
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -118,14 +121,21 @@ def content_hash(data: bytes) -> str:
 def save_genome(
     path: Path, genome: Genome, weights: Tree, *, extra: Mapping[str, object] | None = None
 ) -> None:
-    """Write genome and weights as one safetensors file; an existing file is replaced in one step."""
+    """Write genome and weights as one safetensors file; an existing file is replaced in one step.
+
+    A symbolic link stays, and the file it leads to is written. Raises GenomeError where something stands
+    that is not a regular file (a directory, a device, a pipe), OSError where the disk refuses.
+    """
+    target = Path(os.path.realpath(path))
+    with suppress(FileNotFoundError):
+        _require_regular(path, target.stat().st_mode)
     tensors = _detached(weights)
     document = json.loads(genome_to_json(genome, extra=extra))
     document["sha256"] = _checksum(document, tensors)
     data = safetensors.torch.save(tensors, metadata={METADATA_KEY: _to_json(document, str(path))})
-    partial = path.with_name(path.name + ".partial")
+    partial = target.with_name(target.name + ".partial")
     partial.write_bytes(data)
-    partial.replace(path)
+    partial.replace(target)
 
 
 def load_genome(path: Path) -> tuple[Genome, Tree, dict[str, object]]:
@@ -133,8 +143,12 @@ def load_genome(path: Path) -> tuple[Genome, Tree, dict[str, object]]:
 
     Raises GenomeError for a missing, truncated, damaged or foreign file and for a newer version.
     """
-    if not path.is_file():
-        raise GenomeError(f"{path}: no such file")
+    try:
+        _require_regular(path, path.stat().st_mode)
+    except FileNotFoundError as error:
+        raise GenomeError(f"{path}: no such file") from error
+    except OSError as error:
+        raise GenomeError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -150,6 +164,13 @@ def load_genome(path: Path) -> tuple[Genome, Tree, dict[str, object]]:
     if document.pop("sha256", None) != _checksum(document, weights):
         raise GenomeError(f"{path}: damaged, its content does not match its checksum; export it again")
     return genome, weights, extra
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise GenomeError(f"{path}: is a directory, expected the name of a file")
+    if not stat.S_ISREG(mode):
+        raise GenomeError(f"{path}: is a device, pipe or socket, expected the name of a regular file")
 
 
 def _detached(weights: Tree) -> Tree:

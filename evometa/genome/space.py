@@ -121,12 +121,15 @@ def _limited(gene: Gene, limit: object) -> Gene:
     """``gene`` held or narrowed; its kind stays, since continuous genes reach a rule as numbers."""
     if not isinstance(limit, Mapping):
         return _held(gene, gene.check(limit))
+    if not limit:
+        raise GenomeError(f"gene {gene.name!r}: got {{}}, expected a value, {{low, high}} or {{options}}")
     if isinstance(gene, NumericGene):
         _only_keys(gene, limit, ("low", "high"))
+        match limit.get("low"), limit.get("high"):
+            case (int() | float() as low, int() | float() as high) if low > high:
+                raise GenomeError(f"gene {gene.name!r}: low {low!r} is above high {high!r}")
         low = cast(float, gene.check(limit.get("low", gene.low)))
         high = cast(float, gene.check(limit.get("high", gene.high)))
-        if low > high:
-            raise GenomeError(f"gene {gene.name!r}: low {low!r} is above high {high!r}")
         return replace(gene, low=low, high=high, initial=min(max(gene.initial, low), high))
     _only_keys(gene, limit, ("options",))
     options = limit.get("options")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +14,7 @@ from evometa.errors import ObjectiveError
 from evometa.inner.record import Status, UnrollRecord
 from evometa.registry import Registry
 from evometa.rules.cost import Cost
+from evometa.tasks.options import described
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -60,7 +62,7 @@ class Objective:
     Attributes:
         name, summary, unit: what it is called, what it measures, and in what.
         value: the function; its result must be a number.
-        worst: the finite value that stands for anything not finite.
+        worst: the finite value that stands for anything not finite, and for a function that fails.
         scale: how plots, the knee and the hypervolume measure distances; ``log1p`` is for counts that
             may be zero.
         ideal, reference: the ends of the interval that the hypervolume counts, in the objective's unit.
@@ -77,12 +79,29 @@ class Objective:
     reference: float | None = None
 
     def __call__(self, outcomes: Outcomes) -> float:
-        """The value, finite: NaN and infinities become :attr:`worst`. Raises ObjectiveError."""
+        """The value, at most :attr:`worst`, which also stands for a value that :meth:`strict` refuses."""
         try:
-            value = float(self.value(outcomes))
+            return min(self.strict(outcomes), self.worst)
+        except ObjectiveError:  # a function that fails on one genome must not end the campaign
+            return self.worst
+
+    def strict(self, outcomes: Outcomes) -> float:
+        """The function's own value. Raises ObjectiveError where it fails or gives no finite number."""
+        try:
+            result = self.value(outcomes)
         except Exception as error:  # a user's function may raise anything; it is named and chained
-            raise ObjectiveError(f"objective {self.name!r} raised {type(error).__name__}: {error}") from error
-        return min(value, self.worst) if np.isfinite(value) else self.worst
+            raise ObjectiveError(f"objective {self.name!r} raised {described(error)}") from error
+        try:
+            value = float(result)
+        except Exception as error:  # arrays, tensors and other types refuse in their own ways
+            raise ObjectiveError(
+                f"objective {self.name!r} gave a {type(result).__name__}, expected one number"
+            ) from error
+        if not math.isfinite(value):
+            raise ObjectiveError(
+                f"objective {self.name!r} ({self.summary}) is {value}, expected a finite number"
+            )
+        return value
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "evometa.objectives")

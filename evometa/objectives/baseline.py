@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -125,7 +124,18 @@ def baseline_to_json(baseline: TunedBaseline) -> dict[str, object]:
     }
 
 
-def baseline_from_json(document: Mapping[str, object]) -> TunedBaseline:
-    """The inverse of :func:`baseline_to_json`."""
-    grid, scores = cast(list[float], document["grid"]), cast(list[float], document["scores"])
-    return TunedBaseline(str(document["rule"]), cast(float, document["lr"]), tuple(grid), tuple(scores))
+def baseline_from_json(document: object) -> TunedBaseline:
+    """The inverse of :func:`baseline_to_json`. Raises ValueError for anything else."""
+    if not isinstance(document, Mapping):
+        raise ValueError(f"a tuned baseline is a table, not {type(document).__name__}")
+    rule, lr = document.get("rule"), document.get("lr")
+    grid, scores = _numbers(document.get("grid")), _numbers(document.get("scores"))
+    if not isinstance(rule, str) or not isinstance(lr, float) or lr not in grid or len(scores) != len(grid):
+        raise ValueError("a tuned baseline has a rule, a grid of rates, a score for each, and the best as lr")
+    return TunedBaseline(rule, lr, grid, scores)
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, float) for item in value):
+        raise ValueError(f"expected a list of numbers, got {value!r}")
+    return tuple(value)

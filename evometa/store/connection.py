@@ -103,6 +103,9 @@ def close_writer(connection: sqlite3.Connection) -> None:
 def require_campaign(path: Path) -> None:
     """Raises StoreError, with the campaigns that there are, when ``path`` is no file."""
     if not os.path.isfile(path):  # unlike Path.is_file, also for a directory that may not be searched
+        if os.path.lexists(path):
+            what = "a directory" if os.path.isdir(path) else "no regular file"
+            raise StoreError(f"campaign {path.parent.name!r}: {path} is {what}, expected a campaign database")
         if path.name != DATABASE:  # a file named by its path, not a campaign by its name
             raise StoreError(f"there is no campaign database {path}")
         root = path.parent.parent

@@ -19,15 +19,25 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def storage_root(option: Path | None = None) -> Path:
     """The directory of campaigns: ``option``, else ``EVOMETA_STORAGE``, else ``populations/runs``.
 
-    It need not exist. Raises StoreError when it is a file.
+    It need not exist. Raises StoreError when it is a file, or in the home of a user that does not exist.
     """
     given = option or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_ROOT
-    root = Path(given).expanduser()
+    root = expanded(Path(given))
     if os.path.isfile(root):
         raise StoreError(
             f"storage {root} is a file; give a directory with --storage or {ENVIRONMENT_VARIABLE}"
         )
     return root
+
+
+def expanded(path: Path) -> Path:
+    """``path`` with a leading ``~`` or ``~user`` replaced. Raises StoreError for a home nobody knows."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise StoreError(
+            f"{path}: there is no home directory for {path.parts[0]!r}; write the path in full"
+        ) from error
 
 
 def campaign_path(root: Path, name: str) -> Path:
@@ -41,7 +51,17 @@ def campaign_path(root: Path, name: str) -> Path:
 
 
 def campaign_names(root: Path) -> list[str]:
-    """Names of the campaigns under ``root``, sorted; none where it does not exist."""
-    return sorted(
-        path.parent.name for path in root.glob(f"*/{DATABASE}") if _NAME.fullmatch(path.parent.name)
-    )
+    """Names of the campaigns under ``root``, sorted; none where it does not exist.
+
+    Raises StoreError when ``root`` cannot be read.
+    """
+    try:
+        names = os.listdir(root)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(
+            f"storage {root} cannot be read ({error.strerror}); give another directory with --storage or "
+            f"{ENVIRONMENT_VARIABLE}"
+        ) from error
+    return sorted(name for name in names if _NAME.fullmatch(name) and os.path.lexists(root / name / DATABASE))

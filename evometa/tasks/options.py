@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from evometa.errors import TaskError
 from evometa.tasks.base import SPLITS
@@ -18,7 +19,7 @@ def refuse(family: str, option: str, given: object, allowed: str) -> TaskError:
     return flaw(family, f"option {option!r} is {given!r}; allowed: {allowed}")
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """Type and text of an error of user code, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
@@ -37,9 +38,10 @@ def check_integers(family: str, option: str, values: object, low: int) -> None:
 
 
 def check_number(family: str, option: str, value: object, low: float, high: float) -> None:
-    """Raise TaskError unless ``value`` is a number with low < value <= high."""
-    if not _is_number(value) or not low < value <= high:  # type: ignore[operator]
-        raise refuse(family, option, value, f"a number above {low:g} and at most {high:g}")
+    """Raise TaskError unless ``value`` is a number with low < value <= high, infinity excluded."""
+    if not _is_number(value) or not low < value <= high or value == inf:  # type: ignore[operator]
+        limited = f"a number above {low:g} and at most {high:g}"
+        raise refuse(family, option, value, f"a finite number above {low:g}" if high == inf else limited)
 
 
 def check_range(family: str, option: str, value: object) -> None:

@@ -47,7 +47,7 @@ def build_family(use: str, options: Mapping[str, object]) -> TaskFamily:
         family = target(**{name: _tupled(value) for name, value in options.items()})
     except EvometaError:
         raise
-    except Exception as error:  # user code may raise anything; the cause is named and chained
+    except (Exception, SystemExit) as error:  # user code may raise anything; the cause is named and chained
         raise TaskError(f"task family {use!r} raised {described(error)}") from error
     if not isinstance(family, TaskFamily):
         raise TaskError(f"task family {use!r} made a {type(family).__name__}, not a TaskFamily")

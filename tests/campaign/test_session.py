@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from typing import Any
 import pytest
 
 from evometa.campaign import GenerationSummary, Silent
+from evometa.campaign.baselines import tuned_baselines
 from evometa.campaign.results import campaign_config
 from evometa.campaign.session import is_finished, open_or_create, refuse_changes, run_campaign
 from evometa.config import CampaignConfig, EvolutionConfig, ExecutionConfig, ObjectivesConfig, TaskSource
-from evometa.errors import ConfigError, StoreError
+from evometa.errors import ConfigError, StoreError, TaskError
+from evometa.execution import Executor, pick_device
 from evometa.store import CampaignStore
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -117,6 +121,111 @@ def test_the_first_key_that_differs_is_named(small: CampaignConfig, change: Any,
         refuse_changes(small, replace(small, **change))
 
 
+USER_CODE = """
+from dataclasses import dataclass, replace
+from evometa.tasks import TaskFamily, build_family
+
+def broken(outcomes):
+    raise KeyError("gone")
+
+def wants_descent(outcomes):
+    if outcomes.cost.state_floats_per_param < 2:
+        raise ValueError("too little state to say")
+    return outcomes.final_loss.mean()
+
+@dataclass(frozen=True)
+class Changed(TaskFamily):
+    change: str
+    name = "changed"
+    summary = "quadratics with something wrong"
+
+    def sample(self, split, n_tasks, generator):
+        batches = build_family("quadratic", {"dim": 3}).sample(split, n_tasks, generator)
+        if self.change == "negative":
+            return [replace(b, loss=lambda *given, loss=b.loss: -1 - loss(*given), loss_and_grad=None)
+                    for b in batches]
+        if n_tasks > 1:
+            raise FileNotFoundError("the second task is away")
+        return batches
+
+negative, scarce = Changed("negative"), Changed("scarce")
+"""
+
+
+@pytest.fixture
+def user_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user's module of objectives and tasks that fail."""
+    (tmp_path / "user_session.py").write_text(USER_CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("user_session", None)
+
+
+def test_an_objective_that_fails_on_some_genomes_ranks_them_last(
+    alone: CampaignConfig, user_session: None, tmp_path: Path
+) -> None:
+    own = "user_session:wants_descent"
+    short = replace(alone.evolution, generations=1, families=("sgd", "adam"))
+    config = replace(alone, genes={}, evolution=short, objectives=ObjectivesConfig(("meta_loss", own)))
+    with CampaignStore.open(run_campaign(config, tmp_path / "runs"), readonly=True) as store:
+        families = {genome.id: genome.family for genome in store.population(0)}
+        values = {families[i]: v[own] for i, v in store.objective_values(0).items() if i in families}
+    assert values["adam"] < values["sgd"] == 1e12
+
+
+def test_a_campaign_that_fails_before_its_first_generation_is_removed(
+    alone: CampaignConfig, user_session: None, tmp_path: Path
+) -> None:
+    broken = replace(alone, tasks=(*alone.tasks, TaskSource("user_session:scarce", horizon=5)))
+    for _ in range(2):  # the second time too it is the tasks that are blamed, not a campaign that exists
+        with pytest.raises(ConfigError, match=r"tasks\.1: .*the second task is away"):
+            run_campaign(broken, tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("campaign.db*"))
+    with CampaignStore.open(run_campaign(alone, tmp_path / "runs"), readonly=True) as store:
+        assert store.status() == "finished"
+
+
+def test_a_campaign_with_a_generation_is_kept_when_an_error_ends_it(
+    alone: CampaignConfig, tmp_path: Path
+) -> None:
+    class Failing(Silent):
+        def generation(self, summary: GenerationSummary) -> None:
+            raise TaskError("the disk with the tasks is away")
+
+    with pytest.raises(TaskError):
+        run_campaign(alone, tmp_path, listener=Failing())
+    run_campaign(alone, tmp_path, resume=True)
+    assert is_finished(alone, tmp_path)
+
+
+@pytest.mark.parametrize("cache", ["{", "[]", '{"%s": {}}', "a directory", "nothing can be written"])
+def test_a_damaged_baseline_cache_is_no_more_than_missing(
+    alone: CampaignConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    def full(self: Path, *arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    path = tmp_path / "baselines.json"
+    executor = Executor(pick_device("cpu"), 1)
+    whole = tuned_baselines(alone, executor, path, Silent())
+    if cache == "a directory":
+        path.unlink()
+        path.mkdir()
+    elif cache == "nothing can be written":
+        path.unlink()
+        monkeypatch.setattr(Path, "write_text", full)
+    else:
+        path.write_text(cache.replace("%s", next(iter(json.loads(path.read_text())))))
+    assert tuned_baselines(alone, executor, path, Silent()) == whole
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_campaign_is_called_as_its_folder_is(alone: CampaignConfig, tmp_path: Path) -> None:
+    refuse_changes(alone, replace(alone, name="copied"))
+    with pytest.raises(ConfigError, match="'copied' was begun with seed = 3"):
+        refuse_changes(alone, replace(alone, name="copied", seed=4))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -124,10 +233,22 @@ def test_the_first_key_that_differs_is_named(small: CampaignConfig, change: Any,
         ({"genes": {"hidden": 0}}, "genes: gene 'hidden': got 0"),
         ({"objectives": ObjectivesConfig(("speed",))}, "objectives.use: unknown objective 'speed'"),
         ({"evolution": EvolutionConfig(families=("sdg",), seeds=())}, "did you mean 'sgd'"),
+        (
+            {"objectives": ObjectivesConfig(("meta_loss", "valid_loss"))},
+            "objectives.use on tasks.0 (quadratic): objective 'valid_loss' (loss of the trained model on",
+        ),
+        (
+            {"objectives": ObjectivesConfig(("meta_loss", "user_session:broken"))},
+            "objective 'user_session:broken' raised KeyError: 'gone'",
+        ),
+        (
+            {"tasks": (TaskSource("quadratic"), TaskSource("user_session:negative"))},
+            "tasks.1: tasks 'user_session:negative' (meta_train): the initial loss -",
+        ),
     ],
 )
 def test_nothing_is_written_for_a_wrong_configuration(
-    small: CampaignConfig, tmp_path: Path, change: Any, said: str
+    small: CampaignConfig, user_session: None, tmp_path: Path, change: Any, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         run_campaign(replace(small, **change), tmp_path / "runs")

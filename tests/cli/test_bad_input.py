@@ -175,3 +175,14 @@ def test_export_by_an_unknown_objective(evometa, tmp_path: Path) -> None:
     outcome = evometa("export", "tiny", "--best", "state_float", "--out", "x.safetensors")
     one_line(outcome, "'state_float'", "did you mean 'state_floats'")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [("status", "tiny", "--storage"), ("list", "--storage")])
+@pytest.mark.parametrize("storage", ["x" * 300, "~nobody-of-that-name/x"])
+def test_a_storage_that_cannot_be_looked_up(evometa, words: tuple[str, ...], storage: str) -> None:
+    one_line(evometa(*words, storage), storage)
+
+
+@pytest.mark.parametrize("campaign", ["x" * 300, f"there/{'x' * 300}", "~nobody-of-that-name"])
+def test_a_campaign_that_cannot_be_looked_up(evometa, campaign: str) -> None:
+    one_line(evometa("status", campaign), Path(campaign).name)

@@ -135,24 +135,57 @@ def problem(folder: Path, text: str, overrides: Sequence[str] = (), name: str | 
             " allowed is at most 100 letters, digits, '.', '_' or '-', the first a letter or digit",
         ),
         (
+            DIGITS + "[genes]\nlr = { low = 1e-3, hig = 1 }",
+            "study.toml: unknown key genes.lr.hig = 1; did you mean genes.lr.high?"
+            " (allowed in genes.lr: low, high, options)",
+        ),
+        (
+            DIGITS + "options.dim = nan",
+            "study.toml: tasks.0.options.dim = nan:"
+            " allowed is a finite number, text, true, false, or a list or table of these",
+        ),
+        (
+            DIGITS + "options.dim = " + 3000 * "[" + 3000 * "]",
+            "study.toml: nested too deeply to be read; at most 64 levels are allowed",
+        ),
+        (
+            DIGITS + "options.dim = " + 150 * "[" + 150 * "]",
+            "study.toml: tasks is nested more than 64 levels deep; flatten it",
+        ),
+        (
+            DIGITS + "genes" + 3000 * ".a" + " = 1",
+            "study.toml: tasks is nested more than 64 levels deep; flatten it",
+        ),
+        (
+            DIGITS + "seed = " + 5000 * "9",
+            "study.toml: holds a whole number too long to be read; at most 2^1024 is allowed",
+        ),
+        (
+            DIGITS + "options.dim = 0x" + 5000 * "f",
+            "study.toml: tasks.0.options.dim is a whole number beyond 2^1024; give a smaller one",
+        ),
+        (
             DIGITS + '[genes]\nlr = { low = "tiny" }',
-            'study.toml: genes.lr = {"low": "tiny"}: allowed is a value (number, text in quotes, true, false,'
-            " list of texts), { low = NUMBER, high = NUMBER } or { options = LIST }",
+            'study.toml: genes.lr = {"low": "tiny"}: allowed is a value (finite number,'
+            " text in quotes, true, false, list of texts),"
+            " { low = NUMBER, high = NUMBER } or { options = LIST }",
         ),
         (
             DIGITS + '[genes]\n"meta.lr" = [0.1, 0.2]',
-            "study.toml: genes.meta.lr = [0.1, 0.2]: allowed is a value (number, text in quotes, true, false,"
-            " list of texts), { low = NUMBER, high = NUMBER } or { options = LIST }",
+            "study.toml: genes.meta.lr = [0.1, 0.2]: allowed is a value (finite number,"
+            " text in quotes, true, false, list of texts),"
+            " { low = NUMBER, high = NUMBER } or { options = LIST }",
         ),
         (
             DIGITS + "[genes]\nlr = inf",
-            "study.toml: genes.lr = inf: allowed is a value (number, text in quotes, true, false,"
-            " list of texts), { low = NUMBER, high = NUMBER } or { options = LIST }",
+            "study.toml: genes.lr = inf: allowed is a value (finite number,"
+            " text in quotes, true, false, list of texts),"
+            " { low = NUMBER, high = NUMBER } or { options = LIST }",
         ),
         (
             DIGITS + "options.since = 2024-01-31",
             "study.toml: tasks.0.options.since = 2024-01-31:"
-            " allowed is a number, text, true, false, or a list or table of these",
+            " allowed is a finite number, text, true, false, or a list or table of these",
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -74,6 +76,22 @@ def test_the_callers_thread_count_is_put_back() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_interrupts_stay_held_while_workers_start() -> None:
+    """In a fresh process, where nothing has started the resource tracker yet, as the spawn does."""
+    code = (
+        "import signal\n"
+        "from multiprocessing import resource_tracker\n"
+        "from evometa.execution.workers import interrupts_held\n"
+        "held = lambda: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        "with interrupts_held():\n"
+        "    resource_tracker.ensure_running()\n"
+        "    inside = held()\n"
+        "print(inside, held())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_devices_and_workers_are_picked_as_asked() -> None:

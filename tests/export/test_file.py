@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,17 @@ from evometa.errors import GenomeError
 from evometa.export import export_genome, load_optimizer
 from evometa.genome.codec import FORMAT, METADATA_KEY, load_genome, save_genome
 from evometa.genome.genome import Genome
-from evometa.rules import RULES
+from evometa.rules import RULES, Learner
+from evometa.rules.learner import learner_space
 from evometa.trees import Tree
 
 Exported = Callable[..., tuple[Path, Genome, Tree]]
 LEARNED = [name for name, family in RULES if family.learned]
+
+
+def whole(family: str) -> Genome:
+    """A genome that says nothing but the defaults, and all of them."""
+    return Genome("1", family, learner_space(RULES[family]).complete({}))
 
 
 def load(path: Path | str, **options: object) -> object:
@@ -70,15 +78,15 @@ def test_nothing_is_written_where_the_target_is_wrong(exported: Exported, tmp_pa
 def test_what_could_not_be_loaded_again_is_not_exported(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    whole: dict[str, object] = {
-        "genome": Genome("1", "adam", {"lr": 0.01}),
+    arguments: dict[str, object] = {
+        "genome": whole("adam"),
         "weights": {},
         "horizon": 10,
         "provenance": {},
     }
     path = tmp_path / "x.safetensors"
     with pytest.raises(GenomeError, match=message):
-        export_genome(path, **{**whole, **changes})
+        export_genome(path, **{**arguments, **changes})
     assert not path.exists()
 
 
@@ -94,6 +102,10 @@ def test_weights_that_do_not_fit_are_refused_by_name(exported: Exported, tmp_pat
         (
             {**weights, name: torch.zeros(weights[name].shape, dtype=torch.int64)},
             rf"'{name}' are torch.int64",
+        ),
+        (
+            {**weights, name: weights[name].to(torch.float8_e4m3fn)},
+            rf"'{name}' are torch.float8_e4m3fn, expected one of torch.float32, torch.float64, ",
         ),
         ({**weights, name: weights[name] * torch.nan}, rf"weights '{name}' hold NaN"),
     ]
@@ -124,7 +136,7 @@ def test_genomes_this_version_does_not_know_are_refused(tmp_path: Path, genome: 
 
 def test_genes_of_meta_training_travel_along(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    genome = Genome("1", "sgd", {"lr": 0.01, "schedule": "constant", "meta.unroll_length": 20})
+    genome = replace(whole("sgd"), genes={**whole("sgd").genes, "meta.unroll_length": 20})
     export_genome(path, genome, {}, horizon=10, provenance={})
     load(path)
 
@@ -163,14 +175,14 @@ def test_missing_damaged_and_foreign_files_are_refused(exported: Exported, tmp_p
 @pytest.mark.parametrize("horizon", [0, -3, 2.5, "100", True, None, [10]])
 def test_a_horizon_in_the_file_must_be_a_number_of_steps(tmp_path: Path, horizon: object) -> None:
     path = tmp_path / "x.safetensors"
-    save_genome(path, Genome("1", "sgd", {}), {}, extra={"horizon": horizon})
+    save_genome(path, whole("sgd"), {}, extra={"horizon": horizon})
     with pytest.raises(GenomeError, match=r"horizon is .*expected a whole number"):
         load(path)
 
 
 def test_a_file_without_horizon_asks_for_one(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    save_genome(path, Genome("1", "sgd", {}), {})
+    save_genome(path, whole("sgd"), {})
     with pytest.raises(ValueError, match="names no trained horizon"):
         load(path)
     load(path, horizon=10)
@@ -183,3 +195,54 @@ def test_exporting_half_precision_weights_keeps_them(exported: Exported, tmp_pat
     export_genome(path, genome, half, horizon=10, provenance={})
     assert all(value.dtype == torch.float16 for value in load_genome(path)[1].values())
     load(path)
+
+
+@pytest.mark.parametrize("family", RULES.names())
+def test_a_file_without_one_of_the_genes_is_refused(tmp_path: Path, family: str) -> None:
+    genome = whole(family)
+    weights = Learner.of(family, genome.genes).init_weights(torch.Generator())
+    path = tmp_path / "partial.safetensors"
+    for name in genome.genes:
+        partial = replace(genome, genes={k: v for k, v in genome.genes.items() if k != name})
+        save_genome(path, partial, weights, extra={"horizon": 10})
+        with pytest.raises(GenomeError, match=rf"gene '{re.escape(name)}' is missing; it must be "):
+            load(path)
+        with pytest.raises(GenomeError, match=rf"gene '{re.escape(name)}' is missing"):
+            export_genome(tmp_path / "absent", partial, weights, horizon=10, provenance={})
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.safetensors", tmp_path / "link.safetensors"
+    link.symlink_to(target.name)
+    for horizon in (10, 20):  # the target is made, then replaced
+        export_genome(link, whole("adam"), {}, horizon=horizon, provenance={})
+        assert link.is_symlink()
+        assert not target.is_symlink()
+        assert load_genome(target)[2]["horizon"] == horizon
+
+
+def test_what_is_no_regular_file_is_neither_written_nor_read(tmp_path: Path) -> None:
+    pipe, link, folder = tmp_path / "pipe", tmp_path / "link", tmp_path / "folder"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    folder.mkdir()
+    before = sorted(tmp_path.iterdir())
+    for path, message in ((pipe, "a device, pipe"), (link, "a device, pipe"), (folder, "a directory")):
+        with pytest.raises(GenomeError, match=rf"{path}: is {message}"):
+            export_genome(path, whole("adam"), {}, horizon=1, provenance={})
+        with pytest.raises(GenomeError, match=rf"{path}: is {message}"):
+            load(path)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_paths_that_the_system_refuses_are_one_line(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop.name)
+    for path in (tmp_path / ("x" * 300), tmp_path / ("x" * 300) / "y", loop, loop / "y"):
+        with pytest.raises(GenomeError, match=rf"^{path}: .*$"):
+            export_genome(path, whole("adam"), {}, horizon=1, provenance={})
+        with pytest.raises(GenomeError, match=rf"^{path}: cannot be read \(.*\)$"):
+            load(path)

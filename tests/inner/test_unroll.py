@@ -88,7 +88,7 @@ def test_training_equals_torch_optim_on_the_same_batches() -> None:
             assert part.indices is not None
             batch = part.tasks.batch(part.indices[:, k])
             loss = part.tasks.loss(params, {name: value[t] for name, value in batch.items()})
-            assert float(loss) == pytest.approx(record.losses[0, t, k], rel=1e-6)
+            assert loss.item() == pytest.approx(record.losses[0, t, k], rel=1e-6)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -45,3 +45,16 @@ def test_a_winner_at_the_edge_moves_the_grid() -> None:
 def test_json_round_trip_is_exact() -> None:
     tuned = tune("sgd", WANTED, 3, CPU)
     assert baseline_from_json(baseline_to_json(tuned)) == tuned
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rule": 3}, {"lr": "0.1"}, {"lr": 0.3}, {"grid": 0.1}, {"grid": ["0.1"]}, {"scores": []}, None],
+)
+def test_a_damaged_document_is_refused(change: dict[str, object] | None) -> None:
+    whole = {"rule": "sgd", "lr": 0.1, "grid": [0.1], "scores": [0.5]}
+    assert baseline_from_json(whole).lr == 0.1
+    with pytest.raises(ValueError, match=r"expected a list|a tuned baseline"):
+        baseline_from_json({} if change is None else {**whole, **change})
+    with pytest.raises(ValueError, match="not list"):
+        baseline_from_json([])

@@ -84,6 +84,22 @@ def test_values_that_are_not_finite_or_beyond_the_worst_become_the_worst(bad: fl
     assert Objective("x", "", "", lambda _: bad, worst=7.0)(outcomes([1.0])) == 7.0
 
 
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (None, "gave a NoneType, expected one number"),
+        (np.ones(2), "gave a ndarray, expected one number"),
+        (float("nan"), r"'x' \(what it measures\) is nan, expected a finite number"),
+        (-float("inf"), "is -inf"),
+    ],
+)
+def test_what_is_no_finite_number_is_the_worst_and_named_on_trial(result: object, said: str) -> None:
+    objective = Objective("x", "what it measures", "", lambda _: result, worst=7.0)  # type: ignore[arg-type,return-value]
+    assert objective(outcomes([1.0])) == 7.0
+    with pytest.raises(ObjectiveError, match=said):
+        objective.strict(outcomes([1.0]))
+
+
 def test_user_objectives_are_found_by_path_and_their_errors_are_named(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,8 +112,10 @@ def test_user_objectives_are_found_by_path_and_their_errors_are_named(
     slow = find_objective("mine:slow")
     assert slow(outcomes([1.0])) == 20.0
     assert slow.summary == "Ten times the state."
-    with pytest.raises(ObjectiveError, match="'mine:broken' raised ZeroDivisionError"):
-        find_objective("mine:broken")(outcomes([1.0]))
+    broken = find_objective("mine:broken")
+    assert broken(outcomes([1.0])) == broken.worst
+    with pytest.raises(ObjectiveError, match="'mine:broken' raised ZeroDivisionError: division by zero"):
+        broken.strict(outcomes([1.0]))
     with pytest.raises(ObjectiveError, match="expected a function"):
         find_objective("mine:NUMBER")
     with pytest.raises(UnknownNameError, match="did you mean 'meta_loss'"):

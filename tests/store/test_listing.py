@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import Popen
@@ -89,3 +90,35 @@ def test_one_broken_campaign_does_not_hide_the_others(tmp_path: Path, driver: Mo
 
 def test_a_storage_that_does_not_exist_has_no_campaigns(tmp_path: Path) -> None:
     assert list_campaigns(tmp_path / "nowhere") == []
+
+
+def test_a_home_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(
+        StoreError, match=r"^~nobody-of-that-name/x: there is no home .*write the path in full$"
+    ):
+        storage_root(Path("~nobody-of-that-name/x"))
+
+
+def test_a_storage_that_the_system_refuses_to_look_up(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"^storage .* cannot be read \(.*\); give another directory"):
+        list_campaigns(tmp_path / ("x" * 300))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_storage_that_may_not_be_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0)
+    try:
+        with pytest.raises(StoreError, match=r"cannot be read \(Permission denied\)"):
+            list_campaigns(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_directory_in_the_place_of_a_database(tmp_path: Path) -> None:
+    place = tmp_path / "study" / "campaign.db"
+    place.mkdir(parents=True)
+    said = f"campaign 'study': {place} is a directory, expected a campaign database"
+    with pytest.raises(StoreError) as raised:
+        CampaignStore.open(place, readonly=True)
+    assert str(raised.value) == said
+    assert [(found.state, found.problem) for found in list_campaigns(tmp_path)] == [("unreadable", said)]

@@ -38,6 +38,10 @@ def no_family() -> str:
 
 def raises() -> Quadratic:
     raise KeyError("lost")
+
+
+def leaves() -> Quadratic:
+    raise SystemExit("no licence")
 """
 
 
@@ -79,6 +83,7 @@ def test_names_a_family_or_factory_in_the_working_directory(user_module: str) ->
         ("sized", {"dim": -3}, "'dim' is -3"),
         ("no_family", {}, "made a str, not a TaskFamily"),
         ("raises", {}, "raised KeyError: 'lost'"),
+        ("leaves", {}, "raised SystemExit: no licence"),
     ],
 )
 def test_refuses_what_makes_no_family(

@@ -332,6 +332,7 @@ def raises(outputs: Tensor, targets: Tensor) -> Tensor:
         ({"loss": lambda o, t: 0.5}, r"must return one real number, a 0-d tensor, not float"),
         ({"loss": lambda o, t: o.sum() * float("nan")}, r"loss of a fresh model is nan"),
         ({"loss": lambda o, t: -o.square().mean()}, r"above noise_floor, 1e-06"),
+        ({"noise_floor": float("inf")}, r"'noise_floor' is inf; allowed: a finite number above 0$"),
         ({"noise_floor": 100.0}, r"above noise_floor, 100"),
         ({"train": (X, Y[:-1])}, r"train has 100 rows of inputs and 99 of targets"),
         ({"train": X}, r"train must be a pair \(inputs, targets\), not Tensor"),
