@@ -54,6 +54,7 @@ def test_sigkill_and_resume_change_nothing(experiment: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigkill_at_any_event_changes_nothing(experiment: Path, tmp_path: Path, workers: int) -> None:
     for n in range(1, 40, 3):
