@@ -50,12 +50,12 @@ def tuned_baselines(
         missing = [unit for unit in units if _key(unit) not in known or not _cacheable(source)]
         listener.phase("baselines", len(missing))
         with blamed_on(f"tasks.{number}"):
-            for result in executor.run(missing, listener.unit):
+            for unit, result in zip(missing, executor.run(missing, listener.unit), strict=True):
                 if not isinstance(result.value, TunedBaseline):
                     raise TaskError(
                         f"tasks {source.use!r} (meta_train) cannot be trained on: {result.message}"
                     )
-                known[_key(_tuning(result.unit))] = result.value
+                known[_key(unit)] = result.value
         found.append({unit.rule: known[_key(unit)] for unit in units})
         if missing and cache is not None and _cacheable(source):
             _write(cache, known)
@@ -82,12 +82,6 @@ def with_tuned_rates(
 def _tuning_tasks(config: CampaignConfig, source: TaskSource) -> TaskRequest:
     n_tasks, n_steps = config.baseline.n_tasks, source.horizon + 1
     return request(source.use, source.options, "meta_train", n_tasks, n_steps, _TUNING_SEED)
-
-
-def _tuning(unit: object) -> TuningUnit:
-    if not isinstance(unit, TuningUnit):
-        raise TypeError(f"expected a TuningUnit, got {type(unit).__name__}")
-    return unit
 
 
 def _cacheable(source: TaskSource) -> bool:

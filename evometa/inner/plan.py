@@ -16,7 +16,7 @@ from evometa.rules.cost import measure_cost
 from evometa.rules.learner import Learner
 from evometa.tasks.base import TaskBatch
 
-#: Floats of working set that one CPU core handles well (measured: within 20 % from half to four times it).
+#: Floats of working set that a chunk may take on a CPU: a few caches, since not all is live at once.
 CPU_CHUNK_FLOATS = 2_000_000
 #: Share of a GPU's free memory that a chunk may take.
 GPU_MEMORY_SHARE = 0.5
