@@ -1,9 +1,10 @@
 """Batched inner training: P candidates × T tasks × K steps. The only place that knows the axis P.
 
 One step serves evaluation and every estimator: :func:`advance` makes it, :func:`unroll` repeats it and
-records, and an estimator repeats it with a graph. Rules are written for one candidate; here they are
-mapped over P with ``torch.vmap``, or called directly when a chunk holds a single candidate, which is the
-faster way for recurrent rules on a CPU (their gates would otherwise stream through main memory).
+records, and an estimator repeats it with a graph. Where a rule has a kernel it takes the whole cohort in one
+call. Elsewhere rules, which are written for one candidate, are mapped over P with ``torch.vmap``, or called
+directly when a chunk holds a single candidate, which is the faster way for recurrent rules on a CPU (their
+gates would otherwise stream through main memory).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def begin(cohort: Cohort, tasks: TaskBatch, params: Tensor) -> UnrollState:
     for index in range(cohort.n_candidates):
         weights, _ = cohort.member(index)
         states.append(cohort.learner.init_state(weights, params, tasks.layout))
-    return UnrollState(params.expand(cohort.n_candidates, *params.shape), stack(states), 0)
+    return UnrollState(params.repeat(cohort.n_candidates, 1, 1), stack(states), 0)
 
 
 def loss_and_grad(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -65,12 +66,28 @@ def loss_and_grad(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor])
 
 
 def advance(
-    cohort: Cohort, tasks: TaskBatch, carry: UnrollState, losses: Tensor, grads: Tensor, horizon: int
+    cohort: Cohort,
+    tasks: TaskBatch,
+    carry: UnrollState,
+    losses: Tensor,
+    grads: Tensor,
+    horizon: int,
+    *,
+    overwrite: bool = False,
 ) -> UnrollState:
-    """One update of all runs from the ``losses (P, T)`` and ``grads (P, T, N)`` at ``carry.params``."""
+    """One update of all runs from the ``losses (P, T)`` and ``grads (P, T, N)`` at ``carry.params``.
+
+    With ``overwrite`` the tensors of ``carry``, which the caller gives up, may be edited in place.
+    """
     params = carry.params
     step = torch.full((), float(carry.step), dtype=params.dtype, device=params.device)
     planned = torch.full((), float(horizon), dtype=params.dtype, device=params.device)
+    whole = StepContext(tasks.layout, step, planned, losses)
+    advanced = cohort.learner.advance(
+        cohort.weights, cohort.hyper, carry.state, grads, params, whole, overwrite=overwrite
+    )
+    if advanced is not None:
+        return UnrollState(*advanced, carry.step + 1)
 
     def update(
         weights: Tree, hyper: Tree, state: Tree, grad: Tensor, param: Tensor, loss: Tensor
@@ -112,7 +129,7 @@ def unroll(
         if k % 16 == 15 and not torch.isfinite(losses).any():
             break
         if k < horizon:
-            carry = advance(cohort, tasks, carry, losses, grads, horizon)
+            carry = advance(cohort, tasks, carry, losses, grads, horizon, overwrite=True)
     valid = tasks.valid_batch()
     return _record(tasks, history, _valid_losses(tasks, carry.params, valid))
 

@@ -9,6 +9,9 @@ Rules are written for **one candidate**: parameters and gradients are ``(T, N)``
 coordinates. The engine adds the candidate axis with ``torch.vmap`` or a loop; the exported optimizer calls
 the same code with T = 1. So a rule is pure (nothing given is edited in place), has no data-dependent
 Python branches, no ``.item()``, and draws no random numbers.
+
+A rule may also have a faster equal of ``update`` for a whole cohort, :meth:`UpdateRule.advance`; ``update``
+stays what it is compared with.
 """
 
 from __future__ import annotations
@@ -74,6 +77,33 @@ class UpdateRule(ABC):
 
         A zero gradient must give a finite step; NaN gradients may give anything, the engine records them.
         """
+
+    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
+        """Whether :meth:`advance` serves tensors like these, here and now; never where ``grads`` has a graph."""
+        return False
+
+    def advance(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        factor: Tensor,
+        *,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tree]:
+        """The *next* params ``(P, T, N)`` and state of a whole cohort by a native kernel.
+
+        Everything has the axis P in front: ``weights`` and ``state`` ``(P, …)``, ``hyper`` ``(P,)``,
+        ``grads`` and ``params`` ``(P, T, N)``, ``context.loss`` ``(P, T)`` or None, ``factor`` (the
+        schedule's) ``(P, 1)`` or ``(P, T)``. Equal to params + factor · :meth:`update`; differentiable in
+        weights, factor, params and the state that depends on them, while ``grads`` and what is told from them
+        alone are constants. With ``overwrite`` (and no graph) state and params may be edited in place and
+        returned. Only called after :meth:`has_kernel` said yes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no kernel")
 
 
 class RuleFamily(ABC):

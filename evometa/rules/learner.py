@@ -20,7 +20,7 @@ from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
-from evometa.trees import Tree, under_prefix, with_prefix
+from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
 
 
 def schedule_space() -> Space:
@@ -114,6 +114,60 @@ class Learner:
         factor, schedule_state = self.factor(weights, hyper, state, context)
         step, rule_state = self.scaled_step(weights, hyper, state, grads, params, context, factor)
         return step, {**rule_state, **schedule_state}
+
+    def advance(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        *,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tree] | None:
+        """The next params ``(P, T, N)`` and state of a whole cohort, or None where the rule has no kernel.
+
+        As :meth:`evometa.rules.base.UpdateRule.advance`, the schedule included.
+        """
+        if not self.rule.has_kernel(grads, params):
+            return None
+        factor, schedule_state = self._cohort_factor(weights, hyper, state, context, len(params))
+        advanced = self.rule.advance(
+            under_prefix("rule", weights),
+            hyper,
+            under_prefix("rule", state),
+            grads,
+            params,
+            context,
+            factor,
+            overwrite=overwrite,
+        )
+        return advanced[0], {**with_prefix("rule", advanced[1]), **schedule_state}
+
+    def _cohort_factor(
+        self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext, n_candidates: int
+    ) -> tuple[Tensor, Tree]:
+        """The schedule's factor for a cohort, ``(P, 1)`` or ``(P, T)``, and its part of the next state."""
+        schedule = self.schedule
+        if schedule.elementwise:
+            factor, _ = schedule.factor({}, hyper, {}, context)
+            return factor.reshape(-1, 1).expand(n_candidates, 1), {}
+
+        def of_one(weights: Tree, hyper: Hyper, state: Tree, loss: Tensor | None) -> tuple[Tensor, Tree]:
+            return schedule.factor(weights, hyper, state, replace(context, loss=loss))
+
+        own = [under_prefix("schedule", weights), dict(hyper), under_prefix("schedule", state)]
+        if n_candidates == 1:
+            first = [take(part, 0) for part in own]
+            loss = None if context.loss is None else context.loss[0]
+            factor, new = of_one(first[0], first[1], first[2], loss)
+            factor, new = factor.unsqueeze(0), tree_map(lambda value: value.unsqueeze(0), new)
+        else:
+            factor, new = torch.vmap(of_one, in_dims=(0, 0, 0, None if context.loss is None else 0))(
+                *own, context.loss
+            )
+        return factor.reshape(n_candidates, -1), with_prefix("schedule", new)
 
     def factor(self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tensor, Tree]:
         """The schedule's factor, () or (T,), and its part of the next state."""

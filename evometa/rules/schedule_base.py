@@ -17,7 +17,13 @@ from evometa.trees import Tree
 
 
 class Schedule(ABC):
-    """One structure of a schedule family. Stateless schedules keep the defaults."""
+    """One structure of a schedule family. Stateless schedules keep the defaults.
+
+    ``elementwise`` says that :meth:`factor` needs neither weights, state nor a loss and serves a whole cohort:
+    genes ``(P,)`` give a factor ``()`` or ``(P,)``.
+    """
+
+    elementwise: ClassVar[bool] = False
 
     def init_weights(self, generator: torch.Generator) -> Tree:
         """Fresh weights of one candidate; {} for schedules that are formulas."""

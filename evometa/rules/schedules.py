@@ -34,7 +34,9 @@ _WARMUP = Real("schedule.warmup", 0.0, 0.5, 0.1, note="share of the horizon over
 
 
 class FormulaSchedule(Schedule):
-    """A schedule without weights or state: one curve."""
+    """A schedule without weights or state: one curve, of genes that may be () or, for a cohort, ``(P,)``."""
+
+    elementwise = True
 
     def __init__(self, curve: Curve) -> None:
         self.curve = curve
@@ -112,7 +114,7 @@ def _warmup_stable_decay(hyper: Hyper, context: StepContext) -> Tensor:
 def _piecewise_linear(hyper: Hyper, context: StepContext) -> Tensor:
     values = [hyper[f"schedule.value_{i}"] for i in range(N_KNOTS)]
     gaps = [hyper[f"schedule.gap_{i}"] for i in range(N_KNOTS - 1)]
-    total = torch.stack(gaps).sum()
+    total = torch.stack(gaps).sum(dim=0)
     factor, start = values[0], torch.zeros_like(total)
     for gap, (value, following) in zip(gaps, pairwise(values), strict=True):
         share = gap / total

@@ -1,0 +1,63 @@
+"""Kernels in C++ for what PyTorch does slowly on a CPU, built on the user's machine when first needed.
+
+Each ``src/<unit>.cpp`` registers operators under ``torch.ops.evometa`` and becomes one library. A kernel equals
+code in PyTorch that stays in use where there is none: without a compiler, on other devices, for other dtypes,
+under ``torch.func`` transforms, and with ``EVOMETA_NATIVE=0`` in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from evometa.native.build import load_unit
+
+_disabled = False
+
+
+def enabled() -> bool:
+    """Whether kernels may be used at all."""
+    return not _disabled and os.environ.get("EVOMETA_NATIVE", "1") != "0"
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Use PyTorch alone inside the block; for comparisons."""
+    global _disabled
+    before, _disabled = _disabled, True
+    try:
+        yield
+    finally:
+        _disabled = before
+
+
+@cache
+def why_unavailable(unit: str) -> str | None:
+    """None when the kernels of ``unit`` are loaded (they are built if need be), else the reason in one line."""
+    try:
+        load_unit(unit)
+    except (OSError, RuntimeError, ImportError) as error:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return None
+
+
+def serves(unit: str, *tensors: Tensor) -> bool:
+    """Whether the kernels of ``unit`` can take ``tensors``: on the CPU, all float32 or all float64."""
+    if (
+        not enabled()
+        or torch._C._functorch.maybe_current_level() is not None
+        or torch.compiler.is_compiling()
+    ):
+        return False
+    dtype = tensors[0].dtype
+    if dtype not in (torch.float32, torch.float64):
+        return False
+    if any(tensor.device.type != "cpu" or tensor.dtype != dtype for tensor in tensors):
+        return False
+    return why_unavailable(unit) is None
