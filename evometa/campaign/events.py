@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evometa.execution import UnitResult
+from evometa.store import JournalEntry
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,17 @@ class Listener(Protocol):
     """Receives a campaign's progress; all methods are called in the driver's process."""
 
     def phase(self, name: str, n_runs: int) -> None:
-        """A phase begins (``baselines``, ``refinement``, ``evaluation``, ``final``, ``report``).
+        """A phase begins (``kernels``, ``baselines``, ``refinement``, ``evaluation``, ``final``, ``report``).
 
-        ``n_runs`` is the work to come: candidates on task sources, or for ``baselines`` rules to tune.
+        ``n_runs`` is the work to come: candidates on task sources, for ``baselines`` rules to tune, for
+        ``kernels`` libraries to compile.
         """
 
     def unit(self, result: UnitResult) -> None:
         """A unit of work of the current phase is done."""
+
+    def note(self, entry: JournalEntry) -> None:
+        """Something was found out or decided about this machine."""
 
     def generation(self, summary: GenerationSummary) -> None:
         """A generation was committed."""
@@ -64,6 +69,9 @@ class Silent:
         """Ignored."""
 
     def unit(self, result: UnitResult) -> None:
+        """Ignored."""
+
+    def note(self, entry: JournalEntry) -> None:
         """Ignored."""
 
     def generation(self, summary: GenerationSummary) -> None:

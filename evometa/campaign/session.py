@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from evometa.campaign.events import Listener
+import torch
+
+from evometa import native
+from evometa.campaign.events import Listener, Silent
 from evometa.campaign.fitness import CommonTasks, outcomes, trial_runs
 from evometa.campaign.ingredients import Ingredients, blamed_on
 from evometa.campaign.loop import Campaign
@@ -19,7 +22,7 @@ from evometa.inner.task_set import request
 from evometa.objectives.baseline import baseline_candidate
 from evometa.rng import derive_seed
 from evometa.rules.cost import measure_cost
-from evometa.store import CampaignStore, campaign_path
+from evometa.store import CampaignStore, JournalEntry, campaign_path
 from evometa.tasks import SPLITS, build_family
 
 #: Tuned baselines of all campaigns under one storage root.
@@ -39,10 +42,15 @@ def run_campaign(
     """
     device = pick_device(config.execution.device)
     executor = Executor(device, pick_workers(config.execution.workers, device))
+    listener = listener or Silent()
+    kernels = _kernels(device, listener)
     check(config, executor)
     is_new = not os.path.isfile(campaign_path(root, config.name))
     try:
         with open_or_create(config, root, resume=resume) as store:
+            for entry in kernels:
+                store.note(entry)
+                listener.note(entry)
             try:
                 Campaign(config, store, executor, listener, cache=root / BASELINE_CACHE).run()
             except EvometaError:
@@ -54,6 +62,16 @@ def run_campaign(
     except BaseException:
         executor.stop()
         raise
+
+
+def _kernels(device: torch.device, listener: Listener) -> list[JournalEntry]:
+    """Build the native kernels where they will be used, before there are workers that would all do so."""
+    if device.type != "cpu":
+        return []
+    n_unbuilt = native.n_unbuilt()
+    if n_unbuilt:
+        listener.phase("kernels", n_unbuilt)
+    return [JournalEntry("kernels", native.build_all())]
 
 
 def is_finished(config: CampaignConfig, root: Path) -> bool:

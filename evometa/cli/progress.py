@@ -18,9 +18,11 @@ from evometa.cli.output import duration, shown
 from evometa.config import CampaignConfig
 from evometa.execution import UnitResult
 from evometa.objectives import find_objective
+from evometa.store import JournalEntry
 
 #: The loop's phases in a watcher's words.
 _PHASES = {
+    "kernels": "compiling kernels, once",
     "baselines": "tuning hand-designed rules",
     "refinement": "meta-training",
     "evaluation": "evaluating",
@@ -69,6 +71,10 @@ class Lines(Silent):
         """Only work outside the generations is worth a line."""
         if n_runs and name not in ("refinement", "evaluation"):
             self._console.print(_PHASES[name])
+
+    def note(self, entry: JournalEntry) -> None:
+        """The entry's line."""
+        self._console.print(entry.line)
 
     def generation(self, summary: GenerationSummary) -> None:
         """The generation in one line."""
@@ -119,6 +125,10 @@ class Screen:
     def unit(self, result: UnitResult) -> None:
         """The bar counts candidates."""
         self._bars.advance(self._phase, max(1, len(result.unit.candidates)))
+
+    def note(self, entry: JournalEntry) -> None:
+        """The entry's line stays above the live display."""
+        self._live.console.print(entry.line)
 
     def generation(self, summary: GenerationSummary) -> None:
         """The table shows the latest generation."""

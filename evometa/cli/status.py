@@ -42,5 +42,6 @@ def _facts(store: CampaignStore) -> list[Fact]:
         Fact("inner_steps", store.n_inner_steps(), "inner steps"),
         Fact("seconds", spent, "time in generations", duration),
         Fact("written", written, "last written"),
+        *(Fact(f"journal.{entry.topic}", entry.line, entry.topic) for entry in store.journal()),
         Fact("path", store.path, "database"),
     ]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from evometa.native.build import load_unit
+from evometa.native.build import SOURCES, library_path, load_unit
 
 _disabled = False
 
@@ -45,6 +46,29 @@ def why_unavailable(unit: str) -> str | None:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
     return None
+
+
+def units() -> list[str]:
+    """The names of all units."""
+    return sorted(source.stem for source in SOURCES.glob("*.cpp"))
+
+
+def n_unbuilt() -> int:
+    """How many units :func:`build_all` would have to compile."""
+    return sum(not library_path(unit).exists() for unit in units()) if enabled() else 0
+
+
+def build_all() -> str:
+    """Load every unit, compiling those that are not in the cache side by side; what came of it, in one line."""
+    if not enabled():
+        return "native kernels: switched off (EVOMETA_NATIVE=0)"
+    with ThreadPoolExecutor() as pool:
+        reasons = dict(zip(units(), pool.map(why_unavailable, units()), strict=True))
+    failed = {unit: reason for unit, reason in reasons.items() if reason}
+    if failed:
+        unit, reason = next(iter(failed.items()))
+        return f"native kernels: PyTorch alone serves {', '.join(failed)} ({unit}: {reason})"
+    return f"native kernels: {', '.join(reasons)}"
 
 
 def serves(unit: str, *tensors: Tensor) -> bool:

@@ -13,8 +13,6 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -54,9 +52,11 @@ def _build(unit: str, path: Path) -> None:
     from torch.utils import cpp_extension
 
     # ninja comes with evometa's dependencies; its folder is not on the PATH of an environment not activated.
-    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    own = str(Path(sys.executable).parent)
+    if own not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), own])
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, _environment(PATH=search):
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         cpp_extension.load(
             name=f"evometa_{unit}",
             sources=[str(SOURCES / f"{unit}.cpp")],
@@ -67,20 +67,6 @@ def _build(unit: str, path: Path) -> None:
         )
         # The library is loaded by now; under its new name it is the same file and not loaded twice.
         os.replace(Path(folder) / f"evometa_{unit}.so", path)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _processor() -> str:

@@ -157,16 +157,15 @@ class Learner:
         def of_one(weights: Tree, hyper: Hyper, state: Tree, loss: Tensor | None) -> tuple[Tensor, Tree]:
             return schedule.factor(weights, hyper, state, replace(context, loss=loss))
 
-        own = [under_prefix("schedule", weights), dict(hyper), under_prefix("schedule", state)]
+        own_weights, own_state = under_prefix("schedule", weights), under_prefix("schedule", state)
         if n_candidates == 1:
-            first = [take(part, 0) for part in own]
             loss = None if context.loss is None else context.loss[0]
-            factor, new = of_one(first[0], first[1], first[2], loss)
+            factor, new = of_one(take(own_weights, 0), take(hyper, 0), take(own_state, 0), loss)
             factor, new = factor.unsqueeze(0), tree_map(lambda value: value.unsqueeze(0), new)
         else:
-            factor, new = torch.vmap(of_one, in_dims=(0, 0, 0, None if context.loss is None else 0))(
-                *own, context.loss
-            )
+            in_dims = (0, 0, 0, None if context.loss is None else 0)
+            mapped = torch.vmap(of_one, in_dims=in_dims)
+            factor, new = mapped(own_weights, dict(hyper), own_state, context.loss)
         return factor.reshape(n_candidates, -1), with_prefix("schedule", new)
 
     def factor(self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tensor, Tree]:

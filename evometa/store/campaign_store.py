@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from evometa.store.connection import (
 from evometa.store.lock import DriverLock
 from evometa.store.paths import LOCK
 from evometa.store.queries import Queries
-from evometa.store.records import Baseline, Evaluation, GenerationRecord, Timing
+from evometa.store.records import Baseline, Evaluation, GenerationRecord, JournalEntry, Timing
 
 
 class CampaignStore(Queries):
@@ -163,6 +164,14 @@ class CampaignStore(Queries):
         """Store a configuration with more generations; the campaign is unfinished until they are in."""
         with self._transaction():
             self._connection.execute("UPDATE campaign SET config = ?, finished = 0", (config_json,))
+
+    def note(self, entry: JournalEntry) -> None:
+        """Store an entry of the journal, in place of an older one on its topic."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO journal (topic, line, data) VALUES (?, ?, ?)",
+                (entry.topic, entry.line, json.dumps(dict(entry.data), sort_keys=True)),
+            )
 
     def _insert_results(
         self,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from evometa.errors import StoreError, unknown
 from evometa.store.paths import DATABASE, campaign_names
-from evometa.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from evometa.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 _BUSY_SECONDS = 30.0
 
@@ -69,6 +69,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     require_campaign(path)
     with errors_named(path):
         connection = _checked(path, "rw")
+        _migrate(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -133,6 +134,14 @@ def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
             f"campaign {path.parent.name!r} was written by a newer evometa (schema {version}, this one reads "
             f"up to {SCHEMA_VERSION}); upgrade with 'pip install --upgrade evometa'"
         )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database of an older schema up to this one, whole or not at all."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < SCHEMA_VERSION:
+        steps = "".join(MIGRATIONS[old] for old in range(version, SCHEMA_VERSION))
+        connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
 
 
 def _sync_directory(directory: Path) -> None:

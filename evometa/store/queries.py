@@ -21,6 +21,7 @@ from evometa.store.records import (
     CampaignState,
     Evaluation,
     GenerationRecord,
+    JournalEntry,
     Purpose,
     Timing,
     finite_or_nan,
@@ -204,6 +205,15 @@ class Queries:
             "SELECT task, rule, horizon, learning_rate, grid, inner_steps FROM baselines ORDER BY number"
         )
         return [baseline_of(row) for row in rows]
+
+    def journal(self) -> list[JournalEntry]:
+        """What was found out about the machine, in the order of finding; none before schema 2."""
+        with errors_named(self.path):
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version < 2:
+                return []
+            rows = self._connection.execute("SELECT topic, line, data FROM journal ORDER BY number")
+            return [JournalEntry(topic, line, json.loads(data)) for topic, line, data in rows]
 
     def timings(self) -> list[Timing]:
         """Wall-clock seconds of every phase, in order."""

@@ -9,12 +9,14 @@ memory is what a resumed driver reads.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # at run time it would import torch
     from evometa.tasks.base import Split
 
+JsonValue = str | int | float | bool | None
 Purpose = Literal["fitness", "final", "report"]
 CampaignState = Literal["running", "finished", "interrupted"]
 
@@ -170,10 +172,25 @@ class Baseline:
 class Timing:
     """Wall-clock seconds of one phase of a generation, and the inner steps done in them.
 
-    The only thing in a campaign that two equal runs do not share.
+    With the journal, the only thing in a campaign that two equal runs do not share.
     """
 
     generation: int
     phase: str
     seconds: float
     inner_steps: int = 0
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """Something that was found out or decided about this machine: a fact of where the campaign ran.
+
+    Attributes:
+        topic: what it is about; a campaign has one entry a topic.
+        line: one line for reading.
+        data: what a continued campaign needs in order to go on in the same way.
+    """
+
+    topic: str
+    line: str
+    data: Mapping[str, JsonValue] = field(default_factory=dict)

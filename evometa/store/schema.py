@@ -9,9 +9,17 @@ configuration, whether or not one of them was interrupted.
 from __future__ import annotations
 
 APPLICATION_ID = int.from_bytes(b"evom", "big")
-SCHEMA_VERSION = 1
-NOT_CONTENT = frozenset({"timings"})
+SCHEMA_VERSION = 2
+NOT_CONTENT = frozenset({"timings", "journal"})
 
+_JOURNAL = """
+CREATE TABLE journal (
+    number INTEGER PRIMARY KEY,
+    topic TEXT NOT NULL UNIQUE,
+    line TEXT NOT NULL,                  -- for reading
+    data TEXT NOT NULL                   -- JSON, for whoever continues the campaign
+);
+"""
 _TABLES = """
 CREATE TABLE campaign (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -128,4 +136,8 @@ CREATE TABLE timings (
 );
 """
 
-SCHEMA = f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\n{_TABLES}"
+SCHEMA = (
+    f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\n{_TABLES}{_JOURNAL}"
+)
+#: What brings a database of an older version (the key) one version further.
+MIGRATIONS = {1: _JOURNAL}

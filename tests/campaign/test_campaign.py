@@ -32,6 +32,9 @@ class StopAfter(Silent):
         if self.seen >= self.generations and not self.wanted:
             raise KeyboardInterrupt
 
+    def note(self, entry: object) -> None:
+        """Not watched."""
+
     def phase(self, name: str, n_candidates: int) -> None:
         if self.seen >= self.generations and name == self.wanted:
             raise KeyboardInterrupt
