@@ -1,8 +1,8 @@
 """Kernels in C++ for what PyTorch does slowly on a CPU, built on the user's machine when first needed.
 
-Each ``src/<unit>.cpp`` registers operators under ``torch.ops.evometa`` and becomes one library. A kernel equals
-code in PyTorch that stays in use where there is none: without a compiler, on other devices, for other dtypes,
-under ``torch.func`` transforms, and with ``EVOMETA_NATIVE=0`` in the environment.
+Each ``src/<unit>.cpp`` registers operators under ``torch.ops.evometa`` and becomes one library. A kernel
+equals code in PyTorch that stays in use where there is none: without a compiler, on other devices, for other
+dtypes, under ``torch.func`` transforms, and with ``EVOMETA_NATIVE=0`` in the environment.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def disabled() -> Iterator[None]:
 
 @cache
 def why_unavailable(unit: str) -> str | None:
-    """None when the kernels of ``unit`` are loaded (they are built if need be), else the reason in one line."""
+    """None when the kernels of ``unit`` are loaded (and built if need be), else the reason in one line."""
     try:
         load_unit(unit)
     except (OSError, RuntimeError, ImportError) as error:
@@ -59,7 +59,7 @@ def n_unbuilt() -> int:
 
 
 def build_all() -> str:
-    """Load every unit, compiling those that are not in the cache side by side; what came of it, in one line."""
+    """Load every unit, compiling side by side those not in the cache; what came of it, in one line."""
     if not enabled():
         return "native kernels: switched off (EVOMETA_NATIVE=0)"
     with ThreadPoolExecutor() as pool:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -23,12 +24,23 @@ _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", 
 
 def library_path(unit: str) -> Path:
     """Where the library of ``src/<unit>.cpp`` stands in the cache."""
-    sources = [SOURCES / f"{unit}.cpp", *sorted(SOURCES.glob("*.h"))]
     digest = hashlib.sha256()
-    for part in (torch.__version__, _processor(), *_FLAGS, *(source.read_text() for source in sources)):
+    for part in (torch.__version__, _processor(), *_FLAGS, *_sources(f"{unit}.cpp")):
         digest.update(part.encode() + b"\0")
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
     return Path(root) / "evometa" / f"{unit}-{digest.hexdigest()[:16]}.so"
+
+
+def _sources(name: str) -> list[str]:
+    """The texts of a source file and of all headers of ours that it includes."""
+    texts: dict[str, str] = {}
+    wanted = [name]
+    while wanted:
+        name = wanted.pop()
+        if name not in texts:
+            texts[name] = (SOURCES / name).read_text()
+            wanted += re.findall(r'^#include "(.+)"', texts[name], re.MULTILINE)
+    return [texts[name] for name in sorted(texts)]
 
 
 def load_unit(unit: str) -> None:

@@ -79,7 +79,7 @@ class UpdateRule(ABC):
         """
 
     def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
-        """Whether :meth:`advance` serves tensors like these, here and now; never where ``grads`` has a graph."""
+        """Whether :meth:`advance` serves such tensors here and now; never where ``grads`` has a graph."""
         return False
 
     def advance(

@@ -10,7 +10,8 @@ operation PyTorch dispatches is counted:
 - a reduction costs one per element of its input;
 - views, copies, concatenations and the creation of constants are free.
 
-The totals are divided by N. The gradient itself is not part of it: it is the same for every learner.
+Beside it the numbers are counted that operations write to memory, computed or copied; the chunk plan goes by
+them. The totals are divided by N. The gradient itself is not part of it: it is the same for every learner.
 """
 
 from __future__ import annotations
@@ -60,11 +61,14 @@ class Cost:
         state_floats_per_param: numbers kept between steps, per coordinate of the model.
         flops_per_param: operations of one update, per coordinate of the model.
         n_weights: number of meta-trained weights φ.
+        floats_written_per_param: numbers that one update in PyTorch writes, the next state and the step
+            included, per coordinate of the model.
     """
 
     state_floats_per_param: float
     flops_per_param: float
     n_weights: int
+    floats_written_per_param: float
 
 
 def measure_cost(learner: Learner) -> Cost:
@@ -88,15 +92,26 @@ def _measured(family: str, structural: tuple[tuple[str, Value], ...]) -> Cost:
         state = learner.init_state(weights, params, layout)
         with OperationCounter() as counter:
             learner.update(weights, hyper, state, grads, params, context)
-    return Cost(count(state) / layout.size, counter.n_operations / layout.size, count(weights))
+    size = layout.size
+    return Cost(count(state) / size, counter.n_operations / size, count(weights), counter.n_written / size)
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts, by the module's convention, the arithmetic of what runs inside its ``with`` block."""
+    """Counts, by the module's convention, the arithmetic of what runs inside its ``with`` block.
+
+    Attributes:
+        n_operations: operations so far.
+        n_written: numbers written to new memory so far.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to keep the compiler out of it would import the compiler, in every worker
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.n_operations = 0
+        self.n_written = 0
 
     def __torch_dispatch__(
         self,
@@ -107,6 +122,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self.n_operations += _n_operations(func, args, result)
+        self.n_written += _n_written(func, args, result)
         return result
 
 
@@ -123,3 +139,12 @@ def _n_operations(func: OpOverload, args: tuple[Any, ...], result: object) -> in
         return outputs[0] * (2 * n_inner + (1 if place else 0))
     inputs = [value.numel() for value in tree_leaves(args) if isinstance(value, Tensor)]
     return max([*inputs, *outputs], default=0) * _FUSED.get(name, 1)
+
+
+def _n_written(func: OpOverload, args: tuple[Any, ...], result: object) -> int:
+    """Numbers of new memory that one dispatched call fills: none for a view or in place."""
+    if func.is_view:
+        return 0
+    old = {id(value) for value in tree_leaves(args) if isinstance(value, Tensor)}
+    new = (value for value in tree_leaves(result) if isinstance(value, Tensor) and id(value) not in old)
+    return sum(value.numel() for value in new)

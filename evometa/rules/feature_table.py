@@ -115,8 +115,7 @@ def _factored_average(signals: Signals, decays: Sequence[float]) -> Sequence[Ten
 
 def _time(signals: Signals, decays: Sequence[float]) -> Sequence[Tensor]:
     step = signals.context.step.to(signals.grads.dtype)
-    scales = torch.tensor(TIME_SCALES, dtype=step.dtype, device=step.device)
-    return (torch.tanh(step / scales - 1.0),)
+    return (torch.tanh(torch.stack([step / scale for scale in TIME_SCALES]) - 1.0),)
 
 
 def _reciprocal(mean_square: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ computed for each of them: features of rows, columns, tasks and steps enter a fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -78,8 +79,8 @@ class FeatureSet:
         return {scope: torch.cat(own) for scope, own in blocks.items()}
 
     def weights(self, weights: Tree, scope: Scope) -> Tensor:
-        """The entries ``input.<feature>`` of a scope that has channels, side by side: ``(H, C)``."""
-        return torch.cat([weights[f"input.{name}"] for name in self.names(scope)], dim=1)
+        """The entries ``input.<feature>`` of a scope that has channels, side by side: ``(…, H, C)``."""
+        return torch.cat([weights[f"input.{name}"] for name in self.names(scope)], dim=-1)
 
     def in_words(self) -> str:
         """The features for reading; of many, the first few."""
@@ -110,10 +111,9 @@ def normalised_products(weight: Tensor, tensors: Sequence[Tensor]) -> list[Tenso
     A channel is divided by its root mean square over the tensor; one that is zero stays zero. The divisors go
     into the weights, which are small, instead of onto the channels.
     """
-    norms = torch.stack([torch.linalg.vector_norm(channels, dim=-1).T for channels in tensors])
-    sizes = [[[float(channels.shape[-1])]] for channels in tensors]
-    mean_squares = norms.square() / torch.tensor(sizes, dtype=norms.dtype, device=norms.device)
-    scales = torch.rsqrt(mean_squares + NORMALISER_EPSILON)
+    norms = [torch.linalg.vector_norm(channels, dim=-1).T for channels in tensors]
+    roots = [norm * (1.0 / math.sqrt(own.shape[-1])) for norm, own in zip(norms, tensors, strict=True)]
+    scales = torch.rsqrt(torch.stack(roots).square() + NORMALISER_EPSILON)
     scaled = weight * scales.unsqueeze(2)
     return [torch.bmm(own, channels.transpose(0, 1)) for own, channels in zip(scaled, tensors, strict=True)]
 

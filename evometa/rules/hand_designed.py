@@ -11,6 +11,7 @@ from torch import Tensor
 
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
+from evometa.rules import moments_kernel
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.hand_designed_table import TABLE, Row
 from evometa.trees import Tree
@@ -41,55 +42,110 @@ class HandDesignedRule(UpdateRule):
     def update(
         self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
     ) -> tuple[Tensor, Tree]:
-        row, scale = self.row, -hyper["lr"]
-        new: Tree = {}
-        if row.first != "none":
-            new["first"] = self._first_moment(hyper, state, grads)
-        direction = self._direction(hyper, state, new, grads, context)
-        if row.direction == "moment" and row.bias_corrected:
-            scale = scale / _bias_correction(hyper["one_minus_beta1"], context)
+        row = self.row
+        numbers, new = self.step_coefficients(hyper, state, context)
+        if row.first == "sum":
+            new["first"] = state["first"] * numbers["first"] + grads
+        elif row.first == "average":
+            new["first"] = state["first"].lerp(grads, numbers["first"])
+        direction = self._direction(numbers, state, new, grads)
+        if row.second == "total":
+            new["second"] = state["second"] + grads.square()
+        elif row.second == "average":
+            new["second"] = state["second"].lerp(grads.square(), numbers["second"])
         if row.second != "none":
-            new["second"] = self._second_moment(hyper, state, grads)
-            eps = hyper["eps"]
-            if row.bias_corrected:
-                # g/(√(v/c) + eps) = √c·g/(√v + √c·eps): a correction of scalars saves a pass over N
-                correction = _bias_correction(hyper["one_minus_beta2"], context).sqrt()
-                scale, eps = scale * correction, eps * correction
-            direction = direction / (_root(new["second"]) + eps)
+            direction = direction / (_root(new["second"]) + numbers["eps"])
         if row.sign:
             direction = direction.sign()
-        step = direction * scale
+        step = direction * numbers["scale"]
         if row.decays_weights:
-            step = step - params * (hyper["lr"] * hyper["weight_decay"])
+            step = step - params * numbers["decay"]
         return step, new
 
-    def _first_moment(self, hyper: Hyper, state: Tree, grads: Tensor) -> Tensor:
-        if self.row.first == "sum":
-            return state["first"] * (1 - hyper["one_minus_momentum"]) + grads
-        return state["first"].lerp(grads, hyper[self.row.first_decay])
+    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
+        return moments_kernel.serves(grads, params)
 
-    def _second_moment(self, hyper: Hyper, state: Tree, grads: Tensor) -> Tensor:
-        if self.row.second == "total":
-            return state["second"] + grads.square()
-        return state["second"].lerp(grads.square(), hyper["one_minus_beta2"])
+    def advance(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        factor: Tensor,
+        *,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tree]:
+        own = {gene.name: hyper[gene.name].reshape(-1, 1, 1) for gene in self.row.genes}
+        numbers, new = self.step_coefficients(own, state, context)
+        next_params, moments = moments_kernel.step_cohort(
+            self.row, numbers, state, grads, params, factor, overwrite=overwrite
+        )
+        return next_params, moments | new
 
-    def _direction(self, hyper: Hyper, state: Tree, new: Tree, grads: Tensor, context: StepContext) -> Tensor:
-        """What the step follows, before scaling; a running product of μ is added to ``new``."""
+    def step_coefficients(self, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tree, Tree]:
+        """All numbers of a step that no coordinate changes, and the next state of those that are kept.
+
+        Genes () give numbers () or (T, 1); the genes of a cohort, (P, 1, 1), give (P, 1, 1) or (P, T, 1):
+
+        - ``first``: weight of the newest gradient in an averaging first moment, of the old moment in a sum;
+        - ``second``: weight of the newest square in an averaging second moment;
+        - ``of_gradient``, ``of_moment``: weights in a direction that follows both; left out where they are 1;
+        - ``scale``, ``eps``: the step is scale·direction, or scale·direction/(√v + eps);
+        - ``decay``: share of the params that a step takes off.
+        """
+        row = self.row
+        numbers = self._moment_weights(hyper)
+        new: Tree = {}
+        numbers["scale"] = -hyper["lr"]
+        if row.second != "none":
+            numbers["eps"] = hyper["eps"]
+        if row.bias_corrected:
+            count = context.step + 1
+            if row.direction == "moment":
+                numbers["scale"] = numbers["scale"] / _bias_correction(hyper["one_minus_beta1"], count)
+            # g/(√(v/c) + eps) = √c·g/(√v + √c·eps): a correction of scalars saves a pass over N
+            correction = _bias_correction(hyper["one_minus_beta2"], count).sqrt()
+            numbers["scale"] = numbers["scale"] * correction
+            numbers["eps"] = numbers["eps"] * correction
+        if row.schedules_momentum:
+            momentum = _warmed_momentum(hyper, context.step + 1)
+            next_momentum = _warmed_momentum(hyper, context.step + 2)
+            product = new["momentum_product"] = state["momentum_product"] * momentum
+            numbers["of_gradient"] = (1 - momentum) / (1 - product)
+            numbers["of_moment"] = next_momentum / (1 - product * next_momentum)
+        if row.decays_weights:
+            numbers["decay"] = hyper["lr"] * hyper["weight_decay"]
+        return numbers, new
+
+    def _moment_weights(self, hyper: Hyper) -> Tree:
+        """The numbers that do not change from step to step."""
+        row = self.row
+        weights: Tree = {}
+        if row.first == "sum":
+            weights["first"] = 1 - hyper["one_minus_momentum"]
+        elif row.first == "average":
+            weights["first"] = hyper[row.first_decay]
+        if row.second == "average":
+            weights["second"] = hyper["one_minus_beta2"]
+        if row.direction == "mixture":
+            weights["of_gradient"] = hyper["one_minus_beta1"]
+        elif row.direction == "lookahead" and row.first == "sum":
+            weights["of_moment"] = weights["first"]
+        return weights
+
+    def _direction(self, numbers: Tree, state: Tree, new: Tree, grads: Tensor) -> Tensor:
+        """What the step follows, before scaling."""
         if self.row.direction == "gradient":
             return grads
         if self.row.direction == "mixture":
-            return state["first"].lerp(grads, hyper["one_minus_beta1"])
+            return state["first"].lerp(grads, numbers["of_gradient"])
         if self.row.direction == "moment":
             return new["first"]
-        if not self.row.schedules_momentum:
-            return grads + new["first"] * (1 - hyper["one_minus_momentum"])
-        coefficient = _warmed_momentum(hyper, context.step + 1)
-        next_coefficient = _warmed_momentum(hyper, context.step + 2)
-        product = state["momentum_product"] * coefficient
-        new["momentum_product"] = product
-        of_gradient = (1 - coefficient) / (1 - product)
-        of_moment = next_coefficient / (1 - product * next_coefficient)
-        return grads * of_gradient + new["first"] * of_moment
+        if "of_gradient" in numbers:
+            grads = grads * numbers["of_gradient"]
+        return grads + new["first"] * numbers["of_moment"]
 
 
 def _root(second: Tensor) -> Tensor:
@@ -97,13 +153,13 @@ def _root(second: Tensor) -> Tensor:
     return second.clamp(min=torch.finfo(second.dtype).tiny).sqrt()
 
 
-def _bias_correction(one_minus_beta: Tensor, context: StepContext) -> Tensor:
-    """``1 − βᵏ⁺¹`` at step k, (): through logarithms, since 1 − 0.999 in float32 keeps five digits only."""
-    return -torch.expm1((context.step + 1) * torch.log1p(-one_minus_beta))
+def _bias_correction(one_minus_beta: Tensor, count: Tensor) -> Tensor:
+    """``1 − βⁿ`` at update n: through logarithms, since 1 − 0.999 in float32 keeps five digits only."""
+    return -torch.expm1(count * torch.log1p(-one_minus_beta))
 
 
 def _warmed_momentum(hyper: Hyper, count: Tensor) -> Tensor:
-    """NAdam's momentum coefficient at the ``count``-th update, (): β₁·(1 − ½·0.96^(count·decay))."""
+    """NAdam's momentum coefficient at the ``count``-th update: β₁·(1 − ½·0.96^(count·decay))."""
     warmth = 1 - 0.5 * _WARM_UP_BASE ** (count * hyper["momentum_decay"])
     return (1 - hyper["one_minus_beta1"]) * warmth
 

@@ -58,7 +58,7 @@ class Row:
     @property
     def decays_weights(self) -> bool:
         """Whether it has decoupled weight decay: params shrink by ``lr·weight_decay`` a step."""
-        return "weight_decay" in self.space
+        return any(gene.name == "weight_decay" for gene in self.genes)
 
     @property
     def first_decay(self) -> str:

@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from evometa import native
 from evometa.genome.genes import Integer, Subset
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
@@ -20,6 +21,7 @@ from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.cells import uniform
 from evometa.rules.feature_table import METZ, SHARED_FEATURES, VARYING_FEATURES, WITHIN_TENSOR
 from evometa.rules.features import FeatureSet, Inputs, normalised_products
+from evometa.rules.mlp_kernel import UNIT, MLPKernel
 from evometa.rules.output import Output, output_genes
 from evometa.rules.signals import Signals
 from evometa.trees import Tree, under_prefix, with_prefix
@@ -38,6 +40,7 @@ class MLPRule(UpdateRule):
         self.n_hidden = n_hidden
         self.features = features
         self.output = output
+        self._kernel = MLPKernel(n_layers, n_hidden, features, output)
 
     def init_weights(self, generator: torch.Generator) -> Tree:
         """He's initialisation (He et al. 2015) by the number of inputs of each layer; biases zero."""
@@ -65,6 +68,25 @@ class MLPRule(UpdateRule):
             hidden = _dense(under_prefix(f"layer{layer}", weights), hidden).relu_()
         outputs = _dense(under_prefix("output", weights), hidden)
         return self.output.step(outputs.transpose(0, 1), hyper, signals), signals.state
+
+    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
+        return not grads.requires_grad and native.serves(UNIT, grads, params)
+
+    def advance(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        factor: Tensor,
+        *,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.advance(
+            weights, hyper, state, grads, params, context, factor, overwrite=overwrite
+        )
 
     def _first_layer(self, weights: Tree, signals: Signals) -> Tensor:
         """Activations before the ReLU, ``(T, H, N)``: per tensor the sum of what each scope contributes."""

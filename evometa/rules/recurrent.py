@@ -12,6 +12,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from evometa import native
 from evometa.genome.genes import Choice, Integer, Subset
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
@@ -20,6 +21,7 @@ from evometa.rules.cells import CELLS
 from evometa.rules.feature_table import RECURRENT_FEATURES, SHARED_FEATURES, Scope
 from evometa.rules.features import FeatureSet, Inputs
 from evometa.rules.output import Output, output_genes
+from evometa.rules.recurrent_kernel import UNIT, RecurrentKernel
 from evometa.trees import Tree, under_prefix, with_prefix
 
 #: Coordinates that the layers work on at a time. It bounds the memory of a step of a large model (the gates
@@ -45,6 +47,8 @@ class RecurrentRule(UpdateRule):
         self.output = output
         kinds = ("hidden", "memory") if self.cell.has_memory else ("hidden",)
         self.carried = [f"{kind}{layer}" for kind in kinds for layer in range(n_layers)]
+        rows = [name for scope in ROWS for name in features.names(scope)]
+        self._kernel = RecurrentKernel(cell, n_layers, n_hidden, features, output, rows, self.carried)
 
     def init_weights(self, generator: torch.Generator) -> Tree:
         weights = {
@@ -79,6 +83,25 @@ class RecurrentRule(UpdateRule):
             name: torch.unflatten(value, 1, shape) for name, value in zip(self.carried, carried, strict=True)
         }
         return self.output.step(torch.unflatten(outputs, 1, shape), hyper, signals), after | signals.state
+
+    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
+        return not grads.requires_grad and grads.numel() > 0 and native.serves(UNIT, grads, params)
+
+    def advance(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        factor: Tensor,
+        *,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.advance(
+            weights, hyper, state, grads, params, context, factor, overwrite=overwrite
+        )
 
     def _layers(self, weights: Tree, inputs: Inputs) -> list[Tree]:
         """The weights of each layer; features of the step are in the first one's bias."""

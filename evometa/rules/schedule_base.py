@@ -19,7 +19,7 @@ from evometa.trees import Tree
 class Schedule(ABC):
     """One structure of a schedule family. Stateless schedules keep the defaults.
 
-    ``elementwise`` says that :meth:`factor` needs neither weights, state nor a loss and serves a whole cohort:
+    ``elementwise`` says that :meth:`factor` needs neither weights, state nor a loss and serves a cohort:
     genes ``(P,)`` give a factor ``()`` or ``(P,)``.
     """
 

@@ -196,9 +196,9 @@ def _corrections(decays: set[float], step: Tensor) -> dict[float, Tensor]:
     if not decays:
         return {}
     ordered = sorted(decays)
-    logarithms = torch.tensor([math.log(decay) for decay in ordered], dtype=step.dtype, device=step.device)
-    weight_sums = -torch.expm1((step + 1.0) * logarithms)
-    return dict(zip(ordered, weight_sums.reciprocal().unbind(0), strict=True))
+    # One by one: a tensor of the logarithms would be a copy from the host, for which a GPU is made to wait.
+    exponents = torch.stack([(step + 1.0) * math.log(decay) for decay in ordered])
+    return dict(zip(ordered, (-torch.expm1(exponents)).reciprocal().unbind(0), strict=True))
 
 
 def _initial_loss(old: Tensor, signals: Signals) -> Tensor:

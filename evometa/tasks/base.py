@@ -91,19 +91,52 @@ class TaskBatch:
         """The held-out rows of each task as one batch; None where a task has none."""
         return None if self.valid_rows is None else self.batch(self.valid_rows)
 
+    def of(self, tasks: slice) -> TaskBatch:
+        """The batch of these tasks alone; data are shared with this one, not copied."""
+        return replace(
+            self,
+            n_tasks=len(range(self.n_tasks)[tasks]),
+            init_params=_InitOf(self.init_params, tasks),
+            constants={name: value[tasks] for name, value in self.constants.items()},
+            train_rows=None if self.train_rows is None else self.train_rows[tasks],
+            valid_rows=None if self.valid_rows is None else self.valid_rows[tasks],
+        )
+
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> TaskBatch:
         """The batch with its data on ``device``, floating tensors in ``dtype``."""
 
-        def move(value: Tensor) -> Tensor:
-            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
         return replace(
             self,
-            constants={name: move(value) for name, value in self.constants.items()},
-            rows={name: move(value) for name, value in self.rows.items()},
-            train_rows=None if self.train_rows is None else self.train_rows.to(device),
-            valid_rows=None if self.valid_rows is None else self.valid_rows.to(device),
+            constants={name: send(value, device, dtype) for name, value in self.constants.items()},
+            rows={name: send(value, device, dtype) for name, value in self.rows.items()},
+            train_rows=None if self.train_rows is None else send(self.train_rows, device, dtype),
+            valid_rows=None if self.valid_rows is None else send(self.valid_rows, device, dtype),
         )
+
+
+@dataclass(frozen=True)
+class _InitOf:
+    """Initial parameters of some tasks of a batch: those they have in the whole."""
+
+    init: Init
+    tasks: slice
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        return self.init(generator)[self.tasks]
+
+
+def send(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``value`` on ``device``, in ``dtype`` if it is floating; what tasks share without copies stays shared.
+
+    A GPU fetches it from pinned memory while the host goes on.
+    """
+    if value.dim() and value.shape[0] > 1 and value.stride(0) == 0:
+        return send(value[:1], device, dtype).expand_as(value)
+    if value.is_floating_point():
+        value = value.to(dtype)
+    if device.type == "cuda" and value.device.type == "cpu":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
 
 
 class TaskFamily(ABC):

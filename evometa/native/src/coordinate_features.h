@@ -40,6 +40,8 @@ struct Feature {
   FeatureKind kind;
   int64_t momentum;  // which momentum it reads, or kNone
   int64_t factored;  // which factored decay it reads, or kNone
+
+  int64_t n_channels() const { return kind == FeatureKind::log_sign || kind == FeatureKind::log_sign_average ? 2 : 1; }
 };
 
 // How an exponential average moves and how it is corrected for its start at zero.
@@ -109,7 +111,7 @@ struct FeatureProgram {
         (factored && (feature.factored < 0 || feature.factored >= n_factored)) || (squared && !has_second_moment))
       throw std::invalid_argument("evometa kernel: a feature reads a statistic that is not kept");
     features.push_back(feature);
-    n_channels += kind == K::log_sign || kind == K::log_sign_average ? 2 : 1;
+    n_channels += feature.n_channels();
     needs_root = needs_root || rms;
   }
 };
@@ -173,19 +175,44 @@ EVOMETA_INLINE void fill_row(S* out, int64_t width, Value value) {
   for (int64_t i = 0; i < width; i += VectorOf<S>::width) store(out + i, value(i));
 }
 
+// The same for an even number of vectors; adds the squares to `squares` lane by lane.
+template <class S, class Value>
+EVOMETA_INLINE void fill_row_and_square(S* out, int64_t width, Value value, S* squares) {
+  constexpr int64_t w = VectorOf<S>::width;
+  Vector<S> even{}, odd{};  // two sums, because one addition must wait for the last
+  for (int64_t i = 0; i < width; i += 2 * w) {
+    const Vector<S> first = value(i), second = value(i + w);
+    store(out + i, first);
+    store(out + i + w, second);
+    even += first * first;
+    odd += second * second;
+  }
+  store(squares, load(squares) + (even + odd));
+}
+
 // The channels of a block, out[n_channels][width] in the program's order, from the statistics after this step.
-// `root` is scratch for one row.
-template <class S>
+// `root` is scratch for one row. With kSquares the squares of each channel are added lane by lane to
+// squares[n_channels][lanes], and the block must be an even number of vectors.
+template <bool kSquares = false, class S>
 inline void coordinate_channels(const FeatureProgram<S>& program, const CoordinateRows<S>& rows, int64_t width, S* root,
-                                S* out) {
+                                S* out, S* squares = nullptr) {
   using V = Vector<S>;
   using K = FeatureKind;
   const S* grads = rows.grads;
-  const S* squares = rows.second_moment;
+  const S* second_moment = rows.second_moment;
   const S square_correction = program.second_moment.correction;
-  const auto mean_square = [=](int64_t i) { return V(load(squares + i) * square_correction); };
+  const auto mean_square = [=](int64_t i) { return V(load(second_moment + i) * square_correction); };
   if (program.needs_root)
     fill_row(root, width, [=](int64_t i) { return reciprocal_root<S>(mean_square(i) + S(kRootEpsilon)); });
+  const auto channel = [&](auto value) {
+    if constexpr (kSquares) {
+      fill_row_and_square(out, width, value, squares);
+      squares += VectorOf<S>::width;
+    } else {
+      fill_row(out, width, value);
+    }
+    out += width;
+  };
   for (const Feature& feature : program.features) {
     const S* momentum = feature.momentum == kNone ? nullptr : rows.momenta[feature.momentum];
     const S correction = feature.momentum == kNone ? S(1) : program.momenta[feature.momentum].correction;
@@ -193,44 +220,41 @@ inline void coordinate_channels(const FeatureProgram<S>& program, const Coordina
     const auto average = [=](int64_t i) { return V(load(momentum + i) * correction); };
     switch (feature.kind) {
       case K::gradient:
-        fill_row(out, width, [=](int64_t i) { return load(grads + i); });
+        channel([=](int64_t i) { return load(grads + i); });
         break;
       case K::log_sign:
-        fill_row(out, width, [=](int64_t i) { return log_magnitude<S>(load(grads + i)); });
-        out += width;
-        fill_row(out, width, [=](int64_t i) { return bounded_sign<S>(load(grads + i)); });
+        channel([=](int64_t i) { return log_magnitude<S>(load(grads + i)); });
+        channel([=](int64_t i) { return bounded_sign<S>(load(grads + i)); });
         break;
       case K::parameter:
-        fill_row(out, width, [params = rows.params](int64_t i) { return load(params + i); });
+        channel([params = rows.params](int64_t i) { return load(params + i); });
         break;
       case K::second_moment:
-        fill_row(out, width, mean_square);
+        channel(mean_square);
         break;
       case K::reciprocal_root:
-        fill_row(out, width, [=](int64_t i) { return reciprocal_root<S>(mean_square(i) + S(kReciprocalEpsilon)); });
+        channel([=](int64_t i) { return reciprocal_root<S>(mean_square(i) + S(kReciprocalEpsilon)); });
         break;
       case K::rms_gradient:
-        fill_row(out, width, [=](int64_t i) { return V(load(grads + i) * load(root + i)); });
+        channel([=](int64_t i) { return V(load(grads + i) * load(root + i)); });
         break;
       case K::average:
-        fill_row(out, width, average);
+        channel(average);
         break;
       case K::log_sign_average:
-        fill_row(out, width, [=](int64_t i) { return log_magnitude<S>(average(i)); });
-        out += width;
-        fill_row(out, width, [=](int64_t i) { return bounded_sign<S>(average(i)); });
+        channel([=](int64_t i) { return log_magnitude<S>(average(i)); });
+        channel([=](int64_t i) { return bounded_sign<S>(average(i)); });
         break;
       case K::rms_average:
-        fill_row(out, width, [=](int64_t i) { return V(average(i) * load(root + i)); });
+        channel([=](int64_t i) { return V(average(i) * load(root + i)); });
         break;
       case K::factored_gradient:
-        fill_row(out, width, [=](int64_t i) { return V(load(grads + i) * load(factored + i)); });
+        channel([=](int64_t i) { return V(load(grads + i) * load(factored + i)); });
         break;
       case K::factored_average:
-        fill_row(out, width, [=](int64_t i) { return V(average(i) * load(factored + i)); });
+        channel([=](int64_t i) { return V(average(i) * load(factored + i)); });
         break;
     }
-    out += width;
   }
 }
 

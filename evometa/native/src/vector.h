@@ -47,6 +47,18 @@ EVOMETA_INLINE Vector<S> splat(S value) {
   return value - Vector<S>{};  // not `+`: adding zero would turn −0 into 0 and is not folded away
 }
 
+// The value itself, which the compiler may not load again from memory. Where a value that was loaded is used
+// several times GCC would rather load it each time, and loads, not arithmetic, would then limit a product.
+template <class V>
+EVOMETA_INLINE V in_register(V value) {
+#if defined(__x86_64__)
+  asm("" : "+x"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+
 template <class S>
 EVOMETA_INLINE S sum_of(Vector<S> value) {
   S total = 0;
@@ -69,23 +81,39 @@ EVOMETA_INLINE Vector<S> lane_by_lane(Vector<S> x, F function) {
 
 // ---- float ------------------------------------------------------------------------------------------------
 
-// 2^x; x is clamped to [-126, 126].
+// 2^x = 2^whole · (1 + fraction · slope); x is clamped to [-126, 126].
+struct Exp2Parts {
+  Vector<float> fraction, slope;
+  Int32Vector whole;  // in the bits of the exponent
+
+  EVOMETA_INLINE explicit Exp2Parts(Vector<float> x) {
+    x = clamp(x, splat(-126.0f), splat(126.0f));
+    // Adding 1.5·2²³ rounds to the nearest integer, which then stands in the low bits.
+    const Vector<float> shifted = x + 12582912.0f;
+    whole = (Int32Vector)shifted << 23;
+    fraction = x - (shifted - 12582912.0f);
+    slope = splat(1.5403530394e-4f);  // Taylor of (2^f − 1)/f with |f| ≤ 1/2, degree 5
+    slope = slope * fraction + 1.3333558146e-3f;
+    slope = slope * fraction + 9.6181291076e-3f;
+    slope = slope * fraction + 5.5504108665e-2f;
+    slope = slope * fraction + 2.4022650696e-1f;
+    slope = slope * fraction + 6.9314718056e-1f;
+  }
+};
+
 EVOMETA_INLINE Vector<float> exp2_of(Vector<float> x) {
-  x = clamp(x, splat(-126.0f), splat(126.0f));
-  // Adding 1.5·2²³ rounds to the nearest integer, which then stands in the low bits.
-  const Vector<float> shifted = x + 12582912.0f;
-  const Vector<float> fraction = x - (shifted - 12582912.0f);
-  Vector<float> power = splat(1.5403530394e-4f);  // Taylor of 2^f with |f| ≤ 1/2, degree 6
-  power = power * fraction + 1.3333558146e-3f;
-  power = power * fraction + 9.6181291076e-3f;
-  power = power * fraction + 5.5504108665e-2f;
-  power = power * fraction + 2.4022650696e-1f;
-  power = power * fraction + 6.9314718056e-1f;
-  power = power * fraction + 1.0f;
-  return (Vector<float>)((Int32Vector)power + ((Int32Vector)shifted << 23));
+  const Exp2Parts parts(x);
+  return (Vector<float>)((Int32Vector)(parts.slope * parts.fraction + 1.0f) + parts.whole);
 }
 
 EVOMETA_INLINE Vector<float> exp_of(Vector<float> x) { return exp2_of(x * 1.44269504088896341f); }
+
+// e^x − 1, exact near 0 too.
+EVOMETA_INLINE Vector<float> expm1_of(Vector<float> x) {
+  const Exp2Parts parts(x * 1.44269504088896341f);
+  const Vector<float> power = (Vector<float>)((Int32Vector)splat(1.0f) + parts.whole);
+  return parts.slope * parts.fraction * power + (power - 1.0f);
+}
 
 // Natural logarithm of positive normal numbers (Cephes' polynomial on [√½, √2]).
 EVOMETA_INLINE Vector<float> log_of(Vector<float> x) {
@@ -114,6 +142,7 @@ EVOMETA_INLINE Vector<float> sqrt_of(Vector<float> x) { return lane_by_lane<floa
 
 EVOMETA_INLINE Vector<double> exp2_of(Vector<double> x) { return lane_by_lane<double>(x, [](double v) { return std::exp2(v); }); }
 EVOMETA_INLINE Vector<double> exp_of(Vector<double> x) { return lane_by_lane<double>(x, [](double v) { return std::exp(v); }); }
+EVOMETA_INLINE Vector<double> expm1_of(Vector<double> x) { return lane_by_lane<double>(x, [](double v) { return std::expm1(v); }); }
 EVOMETA_INLINE Vector<double> log_of(Vector<double> x) { return lane_by_lane<double>(x, [](double v) { return std::log(v); }); }
 EVOMETA_INLINE Vector<double> sqrt_of(Vector<double> x) { return lane_by_lane<double>(x, [](double v) { return std::sqrt(v); }); }
 

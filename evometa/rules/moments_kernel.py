@@ -1,0 +1,70 @@
+"""A step of any hand-designed rule for a whole cohort, in one pass over memory, by a native kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from evometa import native
+from evometa.rules.hand_designed_table import Row
+from evometa.trees import Tree, tree_map
+
+#: The numbers of a step as the kernel takes them, beside the schedule's factor; the rule's
+#: ``step_coefficients`` says what they mean.
+COEFFICIENTS = ("first", "second", "of_gradient", "of_moment", "eps", "scale", "decay")
+
+
+def serves(grads: Tensor, params: Tensor) -> bool:
+    """Whether the kernel takes these; a graph of the gradients is second order and not for it."""
+    return not grads.requires_grad and native.serves("moments", grads, params)
+
+
+def step_cohort(
+    row: Row, numbers: Tree, state: Tree, grads: Tensor, params: Tensor, factor: Tensor, *, overwrite: bool
+) -> tuple[Tensor, Tree]:
+    """The next params ``(P, T, N)`` and moments of P candidates; with ``overwrite`` in their own memory.
+
+    ``numbers`` are ``(P, 1, 1)`` or ``(P, T, 1)``, ``factor`` is ``(P, 1)`` or ``(P, T)``. The next params
+    can be differentiated in ``params`` and ``factor``.
+    """
+    moments: Tree = {name: state[name].contiguous() for name in ("first", "second") if name in state}
+    next_moments = moments if overwrite else tree_map(torch.empty_like, moments)
+    factor = factor.unsqueeze(-1)
+    if torch.is_grad_enabled() and (params.requires_grad or factor.requires_grad):
+        # What the step follows is told from constants; only the weight decay and the factor have derivatives.
+        step = torch.zeros_like(params, memory_format=torch.contiguous_format)
+        undecayed = {name: value for name, value in numbers.items() if name != "decay"}
+        _run(row, undecayed, None, moments, grads, step, next_moments, step)
+        if "decay" in numbers:
+            step = step - numbers["decay"] * params
+        return params + factor * step, next_moments
+    params = params.contiguous()
+    next_params = params if overwrite else torch.empty_like(params)
+    _run(row, numbers, factor, moments, grads, params, next_moments, next_params)
+    return next_params, next_moments
+
+
+def _run(
+    row: Row,
+    numbers: Tree,
+    factor: Tensor | None,
+    moments: Tree,
+    grads: Tensor,
+    params: Tensor,
+    next_moments: Tree,
+    next_params: Tensor,
+) -> None:
+    torch.ops.evometa.moments_step(
+        grads.contiguous(),
+        params,
+        moments.get("first"),
+        moments.get("second"),
+        row.direction,
+        row.first,
+        row.second,
+        row.sign,
+        [*map(numbers.get, COEFFICIENTS), factor],
+        next_params,
+        next_moments.get("first"),
+        next_moments.get("second"),
+    )
