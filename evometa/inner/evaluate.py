@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from evometa.inner.cohort import Candidate, Cohort
-from evometa.inner.plan import candidates_per_chunk
+from evometa.inner.limit import candidates_in, cut_to_fit, room
+from evometa.inner.plan import candidates_per_chunk, cut
 from evometa.inner.record import UnrollRecord, concatenate
-from evometa.inner.task_set import TaskRequest, prepare
+from evometa.inner.task_set import PreparedTasks, TaskRequest, prepare
 from evometa.inner.unroll import unroll
+from evometa.rules.learner import Learner
+
+#: ``(learner, tasks, steps, bytes) → how many candidates fit there``
+Fit = Callable[[Learner, Sequence[PreparedTasks], int, int], int]
 
 
 def chunks(
-    candidates: Sequence[Candidate], wanted: TaskRequest, device: torch.device, live_steps: int = 1
+    candidates: Sequence[Candidate],
+    wanted: TaskRequest,
+    device: torch.device,
+    live_steps: int = 1,
+    *,
+    max_bytes: int | None = None,
+    fit: Fit = candidates_in,
 ) -> list[list[int]]:
-    """Indices of candidates of one structure cut into the chunks that are trained at once."""
-    batches = [prepared.tasks for prepared in prepare(wanted, device)]
-    size = candidates_per_chunk(candidates[0].learner, batches, device, len(candidates), live_steps)
-    indices = list(range(len(candidates)))
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+    """Indices of candidates of one structure cut into the chunks that are trained at once.
+
+    No chunk has more candidates than ``fit`` into ``max_bytes``; where that is none it has one, and whoever
+    trains it goes about it in another way.
+    """
+    learner, parts = candidates[0].learner, prepare(wanted, device)
+    batches = [prepared.tasks for prepared in parts]
+    most = candidates_per_chunk(learner, batches, device, len(candidates), live_steps)
+    if max_bytes is not None and most > 1:
+        most = min(most, max(1, fit(learner, parts, wanted.n_steps, room(max_bytes, parts))))
+    return [list(chunk) for chunk in cut(len(candidates), most)]
 
 
 def evaluate(
@@ -29,17 +46,20 @@ def evaluate(
     wanted: TaskRequest,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    max_bytes: int | None = None,
 ) -> UnrollRecord:
     """Train one chunk of candidates of equal structure on the requested tasks.
 
     The horizon is ``wanted.n_steps - 1`` updates: the last minibatch only measures the trained parameters.
+    ``max_bytes`` bounds the memory that this takes: where the tasks of an architecture are too many for it
+    they are trained some at a time. Raises MemoryError, one line, where not even one fits.
     """
     cohort = Cohort.of(candidates, device, dtype)
+    parts: Sequence[PreparedTasks] = prepare(wanted, device, dtype)
+    if max_bytes is not None:
+        parts = cut_to_fit(cohort.learner, parts, len(candidates), wanted.n_steps, max_bytes)
     horizon = wanted.n_steps - 1
-    records = [
-        unroll(cohort, part.tasks, part.params, part.indices, horizon)
-        for part in prepare(wanted, device, dtype)
-    ]
+    records = [unroll(cohort, part.tasks, part.params, part.indices, horizon) for part in parts]
     return concatenate(records)
 
 

@@ -1,35 +1,40 @@
 """The chunk plan: how many candidates of a cohort are trained at once on a device.
 
-On a CPU a chunk's working set should stay in cache: batching a whole population of recurrent rules is
-slower than a loop over candidates, while elementwise rules gain from large chunks. On a GPU everything
-that fits goes into one batch. The plan depends on the device, the rule and the tasks, never on the number
-of workers, so that results do not either.
+- On a CPU, a rule with a native kernel takes the whole chunk in one call, its intermediates in registers:
+  only what stays between steps streams through memory. A chunk is as large as leaves that in cache from one
+  step to the next, and no larger, for then there are several to deal to the workers.
+- On a CPU, a rule that PyTorch maps over candidates writes every intermediate to memory. Networks gain
+  nothing from more candidates in a chunk and lose their place in cache, while hand-designed rules are bound
+  by the cost of launching operations.
+- On a GPU everything that fits into free memory is one chunk. Where it does not fit after all, the unit of
+  work is halved (:mod:`evometa.execution.units`).
+
+The plan depends on the device, the rule and the tasks, never on the number of workers, and what a candidate
+gets does not depend on the plan, but for the last digits where PyTorch rounds products of other shapes
+otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import torch
 
-from evometa.rules.cost import measure_cost
+from evometa.inner.unroll import loss_and_grad
+from evometa.rules.cost import OperationCounter, measure_cost
 from evometa.rules.learner import Learner
 from evometa.tasks.base import TaskBatch
 
-#: Floats of working set that a chunk may take on a CPU: a few caches, since not all is live at once.
-CPU_CHUNK_FLOATS = 2_000_000
-#: Share of a GPU's free memory that a chunk may take.
-GPU_MEMORY_SHARE = 0.5
-
-
-def floats_per_coordinate(learner: Learner) -> float:
-    """Rough working set of an update: states, old and new, and intermediates, told from its arithmetic.
-
-    Rules with much arithmetic a coordinate (networks) gain nothing from more candidates in a chunk and lose
-    their place in cache; those with little (hand-designed) are bound by the cost of launching operations.
-    """
-    cost = measure_cost(learner)
-    return 4.0 * cost.state_floats_per_param + cost.flops_per_param / 4.0 + 8.0
+#: Floats that stay between steps, of a chunk that a kernel takes: 8 MB, about a core's share of a last-level
+#: cache.
+CPU_KERNEL_FLOATS = 2_000_000
+#: Floats that an update writes, of a chunk that PyTorch maps: a few caches, since not all are live at once.
+CPU_MAPPED_FLOATS = 2_000_000
+#: Share of a GPU's free memory that a chunk may write in one step. Not all of it is live at once; the rest is
+#: for what libraries and fragments take.
+GPU_MEMORY_SHARE = 0.8
 
 
 def candidates_per_chunk(
@@ -44,10 +49,49 @@ def candidates_per_chunk(
     ``live_steps`` is the number of inner steps whose intermediates are kept at once (for a meta-gradient).
     """
     coordinates = max(batch.n_tasks * batch.layout.size for batch in batches)
-    floats = floats_per_coordinate(learner) * coordinates * live_steps
+    cost = measure_cost(learner)
+    between_steps = (cost.state_floats_per_param + 2.0) * coordinates  # the params and their gradients
+    step = between_steps + cost.floats_written_per_param * coordinates
     if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        budget = GPU_MEMORY_SHARE * free_bytes / 4
+        try:
+            step += max(gradient_floats(batch, device) for batch in batches)
+        except torch.OutOfMemoryError:
+            return 1
+        budget = GPU_MEMORY_SHARE * free_gpu_bytes(device) / 4
+    elif has_kernel(learner):
+        step, budget = between_steps, CPU_KERNEL_FLOATS
     else:
-        budget = CPU_CHUNK_FLOATS
-    return max(1, min(n_candidates, int(budget // floats)))
+        budget = CPU_MAPPED_FLOATS
+    return max(1, min(n_candidates, int(budget / (step * live_steps))))
+
+
+def gradient_floats(tasks: TaskBatch, device: torch.device) -> int:
+    """Floats that losses and gradients of one candidate on all of ``tasks`` write, found by making them.
+
+    They are made by autograd: where a family has a way of its own, that writes no more.
+    """
+    rows = None if tasks.train_rows is None else tasks.train_rows[:, : tasks.batch_size]
+    params = torch.zeros((1, tasks.n_tasks, tasks.layout.size), device=device)
+    counter = OperationCounter()
+    with torch.no_grad(), counter:
+        loss_and_grad(replace(tasks, loss_and_grad=None), params, tasks.batch(rows))
+    return counter.n_written
+
+
+def has_kernel(learner: Learner) -> bool:
+    """Whether a native kernel serves the learner's rule on this machine's CPU."""
+    probe = torch.empty((1, 1, 1))
+    return learner.rule.has_kernel(probe, probe)
+
+
+def free_gpu_bytes(device: torch.device) -> int:
+    """What the driver has free, and what PyTorch holds for this process without using it."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def cut(n_candidates: int, most: int) -> list[range]:
+    """Candidates 0 … n − 1 as the fewest chunks of at most ``most``, whose sizes differ by one at most."""
+    n_chunks = -(-n_candidates // most)
+    ends = [n_candidates * chunk // n_chunks for chunk in range(n_chunks + 1)]
+    return [range(start, end) for start, end in pairwise(ends)]

@@ -7,17 +7,20 @@ no data set is ever shipped to a worker.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from evometa.errors import TaskError
+from evometa.inner.compiled_gradient import with_compiled_gradient
 from evometa.rng import torch_generator
-from evometa.tasks import build_family
-from evometa.tasks.base import Split, TaskBatch
+from evometa.tasks import TASKS, TaskFamily, build_family
+from evometa.tasks.base import Split, TaskBatch, send
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class TaskRequest:
         n_tasks: number of tasks in all.
         n_steps: minibatches to draw per task.
         seed: seed of everything that is drawn.
+        compiled: whether gradients that the family has not written by hand are compiled.
     """
 
     use: str
@@ -39,6 +43,7 @@ class TaskRequest:
     n_tasks: int
     n_steps: int
     seed: int
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,23 +54,66 @@ class PreparedTasks:
     params: Tensor
     indices: Tensor | None
 
+    def of(self, tasks: slice) -> Self:
+        """These tasks alone, sharing their tensors with the whole."""
+        indices = None if self.indices is None else self.indices[tasks]
+        return replace(self, tasks=self.tasks.of(tasks), params=self.params[tasks], indices=indices)
+
+
+#: Most bytes of drawn tasks that are remembered, but for the latest, which are in any case.
+REMEMBERED_BYTES = 2**25
+_REMEMBERED: OrderedDict[tuple[TaskRequest, torch.device, torch.dtype], tuple[PreparedTasks, ...]] = (
+    OrderedDict()
+)
+
 
 def request(
-    use: str, options: Mapping[str, object], split: Split, n_tasks: int, n_steps: int, seed: int
+    use: str,
+    options: Mapping[str, object],
+    split: Split,
+    n_tasks: int,
+    n_steps: int,
+    seed: int,
+    compiled: bool = False,
 ) -> TaskRequest:
     """A :class:`TaskRequest` from options as a mapping."""
-    return TaskRequest(use, json.dumps(options, sort_keys=True), split, n_tasks, n_steps, seed)
+    return TaskRequest(use, json.dumps(options, sort_keys=True), split, n_tasks, n_steps, seed, compiled)
 
 
-@lru_cache(maxsize=8)
+def held_bytes(parts: Sequence[PreparedTasks]) -> int:
+    """What tasks hold themselves, their data, initial params and minibatches; each storage counts once."""
+    tensors: list[Tensor | None] = []
+    for part in parts:
+        tasks = part.tasks
+        tensors += [part.params, part.indices, tasks.train_rows, tasks.valid_rows]
+        tensors += [*tasks.constants.values(), *tasks.rows.values()]
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor is not None]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 def prepare(
     wanted: TaskRequest, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[PreparedTasks, ...]:
     """Draw the tasks, their initial parameters and minibatches on the CPU and move them to ``device``.
 
-    Raises TaskError, naming the family, when user code fails or gives wrong shapes or non-finite values.
+    The latest are remembered. Raises TaskError, naming the family, when user code fails or gives wrong shapes
+    or non-finite values.
     """
-    family = build_family(wanted.use, json.loads(wanted.options))
+    key = (wanted, device, dtype)
+    if key not in _REMEMBERED:
+        _REMEMBERED[key] = _drawn(wanted, device, dtype)
+        while len(_REMEMBERED) > 1 and _remembered_bytes() > REMEMBERED_BYTES:
+            _REMEMBERED.popitem(last=False)
+    _REMEMBERED.move_to_end(key)
+    return _REMEMBERED[key]
+
+
+def _remembered_bytes() -> int:
+    return held_bytes([part for parts in _REMEMBERED.values() for part in parts])
+
+
+def _drawn(wanted: TaskRequest, device: torch.device, dtype: torch.dtype) -> tuple[PreparedTasks, ...]:
+    family = _family(wanted.use, wanted.options)
     batches = family.sample(wanted.split, wanted.n_tasks, torch_generator(wanted.seed, "tasks"))
     if sum(batch.n_tasks for batch in batches) != wanted.n_tasks:
         raise TaskError(
@@ -83,11 +131,26 @@ def prepare(
             )
         if not torch.isfinite(params).all():
             raise TaskError(f"task family {wanted.use!r}: initial parameters are not finite")
+        tasks = batch.to(device, dtype)
         prepared.append(
             PreparedTasks(
-                batch.to(device, dtype),
-                params.to(device, dtype),
-                None if indices is None else indices.to(device),
+                with_compiled_gradient(tasks) if wanted.compiled else tasks,
+                send(params, device, dtype),
+                None if indices is None else send(indices, device, dtype),
             )
         )
     return tuple(prepared)
+
+
+def _family(use: str, options: str) -> TaskFamily:
+    """The family of a request; one that has to be made is made once, for compiled gradients belong to it."""
+    target = TASKS[use]
+    if isinstance(target, TaskFamily) or not callable(target):
+        return build_family(use, json.loads(options))
+    return _made(target, use, options)
+
+
+@lru_cache(maxsize=8)
+def _made(factory: object, use: str, options: str) -> TaskFamily:
+    """What ``factory`` makes; it is an argument because another one may stand behind ``use`` later."""
+    return build_family(use, json.loads(options))

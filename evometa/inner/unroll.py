@@ -16,7 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evometa.inner import graphs
 from evometa.inner.cohort import Cohort
+from evometa.inner.gradient import eager, losses_at
+from evometa.inner.precision import lowered
 from evometa.inner.record import Status, UnrollRecord
 from evometa.rules.base import StepContext
 from evometa.tasks.base import TaskBatch
@@ -55,14 +58,10 @@ def begin(cohort: Cohort, tasks: TaskBatch, params: Tensor) -> UnrollState:
 
 def loss_and_grad(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Losses ``(P, T)`` and gradients ``(P, T, N)`` at ``params``; differentiable where grad mode is on."""
-    if tasks.loss_and_grad is not None:
+    loss = lowered(tasks.loss)
+    if loss is None and tasks.loss_and_grad is not None:
         return tasks.loss_and_grad(params, batch)
-    over_tasks = torch.vmap(torch.func.grad_and_value(tasks.loss), in_dims=(0, 0))
-    if params.shape[0] == 1:
-        grads, losses = over_tasks(params[0], dict(batch))
-        return losses.unsqueeze(0), grads.unsqueeze(0)
-    grads, losses = torch.vmap(over_tasks, in_dims=(0, None))(params, dict(batch))
-    return losses, grads
+    return eager(loss or tasks.loss, params, batch)
 
 
 def advance(
@@ -74,13 +73,16 @@ def advance(
     horizon: int,
     *,
     overwrite: bool = False,
+    step: Tensor | None = None,
 ) -> UnrollState:
     """One update of all runs from the ``losses (P, T)`` and ``grads (P, T, N)`` at ``carry.params``.
 
-    With ``overwrite`` the tensors of ``carry``, which the caller gives up, may be edited in place.
+    With ``overwrite`` the tensors of ``carry``, which the caller gives up, may be edited in place. A ``step``
+    counts the updates made so far on the device, as a tensor (), where the count of ``carry`` is not read.
     """
     params = carry.params
-    step = torch.full((), float(carry.step), dtype=params.dtype, device=params.device)
+    if step is None:
+        step = torch.full((), float(carry.step), dtype=params.dtype, device=params.device)
     planned = torch.full((), float(horizon), dtype=params.dtype, device=params.device)
     whole = StepContext(tasks.layout, step, planned, losses)
     advanced = cohort.learner.advance(
@@ -121,25 +123,60 @@ def unroll(
     history = torch.full(
         (horizon + 1, cohort.n_candidates, tasks.n_tasks), torch.nan, dtype=params.dtype, device=params.device
     )
+    train = _train_replayed if graphs.serves(params.device, horizon) else _train
+    trained = train(cohort, tasks, carry, indices, history)
+    return _record(tasks, history, _valid_losses(tasks, trained, tasks.valid_batch()))
+
+
+def _train(
+    cohort: Cohort, tasks: TaskBatch, carry: UnrollState, indices: Tensor | None, history: Tensor
+) -> Tensor:
+    """Step after step; fills ``history (K + 1, P, T)`` with losses and returns the trained params."""
+    horizon = len(history) - 1
     for k in range(horizon + 1):
         batch = tasks.batch(None if indices is None else indices[:, k])
         losses, grads = loss_and_grad(tasks, carry.params, batch)
         history[k] = losses
-        # Looked at now and then: asking a GPU for a value makes it wait.
-        if k % 16 == 15 and not torch.isfinite(losses).any():
+        if _all_lost(history, k):
             break
         if k < horizon:
             carry = advance(cohort, tasks, carry, losses, grads, horizon, overwrite=True)
-    valid = tasks.valid_batch()
-    return _record(tasks, history, _valid_losses(tasks, carry.params, valid))
+    return carry.params
+
+
+def _train_replayed(
+    cohort: Cohort, tasks: TaskBatch, carry: UnrollState, indices: Tensor | None, history: Tensor
+) -> Tensor:
+    """As :func:`_train`, by a step on tensors that stay where they are, which a GPU records and replays."""
+    horizon = len(history) - 1
+
+    def step(params: Tensor, state: Tree, rows: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor, Tree]:
+        losses, grads = loss_and_grad(tasks, params, tasks.batch(rows))
+        here = UnrollState(params, state, 0)
+        after = advance(cohort, tasks, here, losses, grads, horizon, overwrite=True, step=count)
+        return losses, after.params, after.state
+
+    loop = graphs.StaticLoop(step, carry.params, carry.state, indices, history)
+    advance_all = graphs.Replayed(loop.advance, graphs.CudaGraphs(history.device))
+    for k in range(horizon):
+        advance_all()
+        if _all_lost(history, k):
+            return loop.params
+    batch = tasks.batch(None if indices is None else indices[:, horizon])
+    history[horizon] = loss_and_grad(tasks, loop.params, batch)[0]
+    return loop.params
+
+
+def _all_lost(history: Tensor, k: int) -> bool:
+    """Whether no run is left finite; looked at now and then, since asking a GPU makes it wait."""
+    return k % 16 == 15 and not bool(torch.isfinite(history[k]).any())
 
 
 def _valid_losses(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor] | None) -> Tensor:
     """Held-out losses ``(P, T)``; NaN for tasks without held-out rows."""
     if batch is None:
         return params.new_full(params.shape[:2], torch.nan)
-    over_tasks = torch.vmap(tasks.loss, in_dims=(0, 0))
-    return torch.stack([over_tasks(candidate, dict(batch)) for candidate in params])
+    return losses_at(tasks.loss, params, batch)
 
 
 def _record(tasks: TaskBatch, history: Tensor, valid_losses: Tensor) -> UnrollRecord:

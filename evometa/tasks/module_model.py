@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,46 @@ DROPOUTS = (
 
 #: Modules initialise themselves from torch's one global generator: one thread at a time may borrow it.
 _GLOBAL_GENERATOR = threading.Lock()
+
+
+#: PyTorch's kernels for whole attention layers, as pairs of what asks and what says whether they may be used.
+_FUSED_ATTENTION: tuple[tuple[Callable[[], bool], Callable[[bool], None]], ...] = (
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+)
+
+
+class _PlainAttention:
+    """Attention by matrix products as long as any thread is inside: fused, it can hardly be mapped.
+
+    Nor can the CPU's kernel be differentiated twice. The settings are those of the whole process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._before: list[bool] = []
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._n_inside += 1
+            if self._n_inside == 1:
+                self._before = [is_enabled() for is_enabled, _ in _FUSED_ATTENTION]
+                for _, enable in _FUSED_ATTENTION:
+                    enable(False)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_inside -= 1
+                if self._n_inside == 0:
+                    for (_, enable), before in zip(_FUSED_ATTENTION, self._before, strict=True):
+                        enable(before)
+
+
+_plain_attention = _PlainAttention()
 
 
 class _Template(threading.local):
@@ -122,8 +163,9 @@ class ModuleModel:
         tensors = self.layout.views(params)
         for name in self.frozen:
             tensors[name] = batch[FROZEN + name]
-        outputs = functional_call(self.template.module, tensors, (batch["x"],))
-        return self.objective(outputs, batch["y"])
+        with _plain_attention():
+            outputs = functional_call(self.template.module, tensors, (batch["x"],))
+            return self.objective(outputs, batch["y"])
 
     def try_out(self, x: Tensor, y: Tensor, noise_floor: float) -> None:
         """Run the module, the loss and their vectorised gradient once on a few rows; raises TaskError."""
@@ -139,13 +181,21 @@ class ModuleModel:
         self._guarded("the model cannot be vectorised by torch.func.vmap: it", vectorised, params, batch)
 
     def _try_forward(self, x: Tensor) -> None:
-        """Refuse a module whose forward pass changes its buffers or draws random numbers."""
+        """Refuse a module whose forward pass changes its parameters or buffers, or draws random numbers."""
         module = copy.deepcopy(self.template.original)
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        versions = {name: parameter._version for name, parameter in module.named_parameters()}
         with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
             state = torch.default_generator.get_state()
             self._guarded("the model", module, x)
             drew = not torch.equal(state, torch.default_generator.get_state())
+        edited = [name for name, p in module.named_parameters() if p._version != versions[name]]
+        if edited:
+            raise flaw(
+                self.family,
+                f"parameter {edited[0]!r} of {_owner(module, edited[0])} is edited by the forward pass, as "
+                "only the optimizer may; leave out what edits it, such as max_norm",
+            )
         changed = [n for n, b in module.named_buffers() if n in before and not torch.equal(b, before[n])]
         if changed:
             owner = _owner(module, changed[0])

@@ -200,6 +200,44 @@ def test_tied_parameters_are_one_tensor() -> None:
     torch.testing.assert_close(got, nn.functional.cross_entropy(scores, batch.rows["y"][:10]))
 
 
+def fused_attention_is_allowed() -> bool:
+    return torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_attention_is_not_fused_and_the_setting_comes_back() -> None:
+    """PyTorch's fused kernel cannot be differentiated twice on a CPU."""
+    inside: list[bool] = []
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            inside.append(fused_attention_is_allowed())
+            heads = x.unsqueeze(-2)
+            out: Tensor = self.out(
+                nn.functional.scaled_dot_product_attention(heads, heads, heads).squeeze(-2)
+            )
+            return out
+
+    assert fused_attention_is_allowed()
+    batch = sampled(family(Attention))
+    inside.clear()
+    params = batch.init_params(torch_generator(0))
+    rows = {"x": batch.rows["x"][:10], "y": batch.rows["y"][:10]}
+
+    def one(task: Tensor) -> Tensor:
+        return batch.loss(task, rows)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(one, params.repeat(5, 1)))
+    assert inside == [False] * 15
+    assert fused_attention_is_allowed()
+    curvature = vmap(torch.func.hessian(one))(params)
+    assert torch.isfinite(curvature).all()
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -254,6 +292,28 @@ class Noisy(nn.Module):
         return out
 
 
+class Clipping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.out.weight.clamp_(-1.0, 1.0)
+        out: Tensor = self.out(x)
+        return out
+
+
+class OfTokens(nn.Module):
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.embedding(x.argmax(-1))
+        return out
+
+
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -293,6 +353,11 @@ def broken() -> nn.Module:
         (lambda: stack(nn.Dropout(0.1)), r"Dropout '1' draws random numbers.*p=0"),
         (lambda: stack(nn.Sequential(nn.Dropout(0.0), nn.AlphaDropout(0.1))), r"AlphaDropout '1.1' draws"),
         (Noisy, r"its forward pass draws random numbers"),
+        (Clipping, r"'out.weight' of Linear is edited by the forward pass, as only the optimizer may;"),
+        (
+            lambda: OfTokens(nn.Embedding(4, 3, max_norm=1.0)),
+            r"'embedding.weight' of Embedding is edited.*max_norm",
+        ),
         (
             Branching,
             r"cannot be vectorised by torch.func.vmap: it raised RuntimeError.*data-dependent control",

@@ -1,0 +1,166 @@
+"""One inner step on tensors that stay where they are, recorded once by a GPU and replayed for all others.
+
+A step of a cohort is some hundred small operations. A GPU makes them faster than Python can ask for them, so
+they are asked for once: a CUDA graph holds them all, the minibatch's selection and the step counter included,
+and each replay is a single launch. Nothing in it may wait for the GPU's answer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from evometa.trees import Tree
+
+#: (params ``(P, T, N)``, state, rows of the minibatch ``(T, B)`` or None, updates made so far ``()``) →
+#: (losses ``(P, T)`` at the params, next params, next state)
+Step = Callable[[Tensor, Tree, Tensor | None, Tensor], tuple[Tensor, Tensor, Tree]]
+
+#: Steps made as they are before one is recorded: libraries choose and set up their kernels in the first ones.
+WARM_UP_STEPS = 2
+#: Shorter trainings are not worth a recording, which costs about as much as a few steps.
+MIN_STEPS = 8
+
+
+def serves(device: torch.device, n_steps: int) -> bool:
+    """Whether a training is to be recorded and replayed."""
+    return device.type == "cuda" and n_steps >= MIN_STEPS
+
+
+class Recorder(Protocol):
+    """How a function that works on static tensors is recorded."""
+
+    def warm_up(self, function: Callable[[], None]) -> None:
+        """Call it where it will be recorded."""
+
+    def rehearse(self, function: Callable[[], None]) -> None:
+        """Call it; raise RuntimeError when it waits for the device, which cannot be recorded."""
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """What has the effect of a call; makes none itself. Raises RuntimeError when that is impossible."""
+
+
+class CudaGraphs:
+    """CUDA graphs of one device, as PyTorch's notes on CUDA semantics describe them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def warm_up(self, function: Callable[[], None]) -> None:
+        before = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(before)
+        try:
+            with torch.cuda.stream(self._stream):
+                function()
+        finally:
+            before.wait_stream(self._stream)
+
+    def rehearse(self, function: Callable[[], None]) -> None:
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            self.warm_up(function)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        present = torch.cuda.current_stream(self._device)
+        # The middle one puts the present stream back, which a recording that fails does not.
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.stream(present),
+            torch.cuda.graph(graph, stream=self._stream),
+        ):
+            function()
+        return graph.replay
+
+
+class Replayed:
+    """A function on static tensors; each call has its effect once. From the fourth on it is a replay.
+
+    What cannot be recorded is called as it is, with one warning. It may raise whatever the function does.
+    """
+
+    def __init__(self, function: Callable[[], None], recorder: Recorder) -> None:
+        self._function = function
+        self._recorder = recorder
+        self._n_calls = 0
+        self._replay: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        if self._replay is not None:
+            self._replay()
+        elif self._n_calls < WARM_UP_STEPS:
+            self._recorder.warm_up(self._function)
+        else:
+            self._replay = self._rehearsed_and_recorded()
+        self._n_calls += 1
+
+    def _rehearsed_and_recorded(self) -> Callable[[], None]:
+        rehearsed = False
+        try:
+            self._recorder.rehearse(self._function)
+            rehearsed = True
+            return self._recorder.record(self._function)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            first_line = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                f"no CUDA graph of this step, which runs slower without ({first_line})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if not rehearsed:
+            self._function()
+        return self._function
+
+
+class StaticLoop:
+    """A training whose params, state, counter and losses keep their place in memory from step to step.
+
+    ``params`` and ``state`` are given up by the caller and edited in place. ``indices`` ``(T, K + 1, B)`` are
+    the rows of each minibatch; ``history (K + 1, P, T)`` takes the losses of step k at k.
+    """
+
+    def __init__(
+        self, step: Step, params: Tensor, state: Tree, indices: Tensor | None, history: Tensor
+    ) -> None:
+        self.params = params
+        self._state = state
+        self._step = step
+        self._indices = indices
+        self._history = history
+        self._position = torch.zeros(1, dtype=torch.long, device=params.device)
+
+    def advance(self) -> None:
+        """One step."""
+        rows = None if self._indices is None else self._indices.index_select(1, self._position).squeeze(1)
+        count = self._position.to(self.params.dtype).squeeze(0)
+        losses, params, state = self._step(self.params, self._state, rows, count)
+        self._history.index_copy_(0, self._position, losses.unsqueeze(0))
+        names = list(self._state)
+        _overwrite(
+            [self.params, *(self._state[name] for name in names)], [params, *(state[name] for name in names)]
+        )
+        self._position.add_(1)
+
+
+def _overwrite(buffers: list[Tensor], values: list[Tensor]) -> None:
+    """Write each value into the buffer at its place; values may be views of buffers, their own or another."""
+    places = {buffer.untyped_storage().data_ptr() for buffer in buffers}
+    values = [_apart(buffer, value, places) for buffer, value in zip(buffers, values, strict=True)]
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)
+
+
+def _apart(buffer: Tensor, value: Tensor, places: set[int]) -> Tensor:
+    """``value``, or a copy of it where it lies in memory that is about to be written to."""
+    lies_in_a_buffer = value.untyped_storage().data_ptr() in places
+    return value.clone() if lies_in_a_buffer and value is not buffer else value

@@ -1,0 +1,135 @@
+"""Candidates and tasks that the tests of the engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import torch
+
+from evometa import native
+from evometa.genome.genes import Value
+from evometa.inner import reference
+from evometa.inner.cohort import Candidate, Cohort
+from evometa.inner.task_set import PreparedTasks
+from evometa.meta import ESTIMATORS, MetaProblem, TaskStream, meta_genes
+from evometa.meta.episodes import draw_episode
+from evometa.rng import numpy_generator, torch_generator
+from evometa.rules.learner import Learner, learner_space
+from evometa.rules.registry import RULES
+from evometa.tasks.base import TaskFamily
+
+
+class CohortOf(Protocol):
+    """``n`` candidates of one structure that differ in weights and continuous genes."""
+
+    def __call__(self, family: str, genes: Mapping[str, Value], n: int = 3) -> list[Candidate]: ...
+
+
+class PreparedOf(Protocol):
+    """Tasks of a family with initial params and ``n_steps`` minibatches, one entry an architecture."""
+
+    def __call__(
+        self, family: TaskFamily, n_tasks: int, n_steps: int, dtype: torch.dtype
+    ) -> list[PreparedTasks]: ...
+
+
+@pytest.fixture(params=["native", "torch"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With native kernels, where the machine and the rule have them, and without."""
+    with nullcontext() if request.param == "native" else native.disabled():
+        yield
+
+
+@pytest.fixture
+def module_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``module_tasks:NAME`` the name of a task family."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def cohort_of() -> CohortOf:
+    return _cohort_of
+
+
+@pytest.fixture(scope="session")
+def prepared_of() -> PreparedOf:
+    return _prepared_of
+
+
+class CheckMetaGradients(Protocol):
+    """Truncated BPTT on an episode of ``stream`` (one architecture) is autograd through the plain loop."""
+
+    def __call__(self, candidates: list[Candidate], stream: TaskStream, second_order: bool) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def check_meta_gradients() -> CheckMetaGradients:
+    return _check_meta_gradients
+
+
+def _cohort_of(family: str, genes: Mapping[str, Value], n: int = 3) -> list[Candidate]:
+    space = learner_space(RULES[family])
+    given = space.complete({"schedule": "constant", **genes})
+    rates = {"lr", "nominal_lr"} & genes.keys()
+    found = []
+    for index in range(n):
+        drawn = space.sample(numpy_generator(7, "continuous genes", family, index))
+        own = {name: drawn.get(name, value) for name, value in space.continuous(given).items()}
+        slower = {name: 0.5**index * float(genes[name]) for name in rates}  # type: ignore[arg-type]
+        complete = space.complete({**given, **own, **slower})
+        weights = Learner.of(family, complete).init_weights(torch_generator(7, "weights", family, index))
+        # Off their start, where an output layer of zeros hides all before it.
+        generator = torch_generator(7, "off the start", index)
+        moved = {name: v + 0.1 * torch.randn(v.shape, generator=generator) for name, v in weights.items()}
+        found.append(Candidate(f"{family}-{index}", family, complete, moved))
+    return found
+
+
+def _prepared_of(family: TaskFamily, n_tasks: int, n_steps: int, dtype: torch.dtype) -> list[PreparedTasks]:
+    prepared = []
+    for number, batch in enumerate(family.sample("meta_train", n_tasks, torch_generator(7, "tasks"))):
+        params = batch.init_params(torch_generator(7, "params", number)).to(dtype)
+        indices = batch.index_stream(n_steps, torch_generator(7, "batches", number))
+        prepared.append(PreparedTasks(batch.to(torch.device("cpu"), dtype), params, indices))
+    return prepared
+
+
+def _check_meta_gradients(candidates: list[Candidate], stream: TaskStream, second_order: bool) -> None:
+    """At the same weights, for segment after segment of the episode, in float64."""
+    truncation = 5
+    genes = meta_genes(
+        {
+            "meta.write_back": "lamarckian",
+            "meta.estimator": "tbptt",
+            "meta.unroll_length": 20,
+            "meta.truncation": truncation,
+            "meta.loss": "log_mean",
+            "meta.second_order": second_order,
+        }
+    )
+    device, dtype = torch.device("cpu"), torch.float64
+    cohort = Cohort.of(candidates, device, dtype)
+    problem = MetaProblem(cohort, (genes,) * len(candidates), (stream,), device, dtype)
+    session = ESTIMATORS["tbptt"].begin(problem)
+    episode = draw_episode(stream, 0, genes, device, dtype)
+    (part,) = episode.parts
+    found = [session.estimate(cohort.weights).grads for _ in range(0, episode.length, truncation)]
+    for index, candidate in enumerate(candidates):
+        expected = reference.meta_gradients(
+            reference.Subject.of(candidate, dtype),
+            part,
+            episode.length,
+            horizon=episode.horizon,
+            truncation=truncation,
+            second_order=second_order,
+            kind="log_mean",
+        )
+        for segment, exact in zip(found, expected, strict=True):
+            scale = max(float(value.abs().max()) for value in exact.values())
+            assert scale > 0
+            for name, value in exact.items():
+                torch.testing.assert_close(segment[name][index], value, rtol=1e-9, atol=1e-11 * scale)

@@ -1,0 +1,258 @@
+"""Recorded and replayed steps against steps made one by one.
+
+Without a GPU a tape stands in for a CUDA graph: it holds the operations of one step with the memory they read
+and write, and replays them without calling any Python of the step. Native kernels, which are the CPU's, take
+numbers from the host: they have no place on it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from evometa import native
+from evometa.inner import graphs
+from evometa.inner.cohort import Candidate, Cohort
+from evometa.inner.graphs import Replayed, StaticLoop
+from evometa.inner.record import UnrollRecord
+from evometa.inner.task_set import TaskRequest, prepare, request
+from evometa.inner.unroll import unroll
+from evometa.rng import numpy_generator, torch_generator
+from evometa.rules.learner import Learner, learner_space
+from evometa.rules.registry import RULES
+from evometa.trees import Tree
+
+CPU = torch.device("cpu")
+DIGITS = {"widths": [6], "depths": [1], "tasks_per_architecture": 2}
+TASKS: list[tuple[str, dict[str, object]]] = [("quadratic", {}), ("rosenbrock", {}), ("digits", DIGITS)]
+
+
+class Tape(TorchDispatchMode):
+    """The operations of a block, with the very tensors they read and wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[OpOverload, tuple[Any, ...], Mapping[str, Any], object]] = []
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func._schema.is_mutable:
+            for value in tree_leaves(args):
+                if isinstance(value, Tensor):
+                    self._before.setdefault(id(value), (value, value.clone()))
+        result = func(*args, **(kwargs or {}))
+        self._calls.append((func, args, kwargs or {}, result))
+        return result
+
+    def undo(self) -> None:
+        """Put back what was written to in place: a recording has no effect of its own."""
+        for value, before in reversed(self._before.values()):
+            value.copy_(before)
+
+    def replay(self) -> None:
+        for func, args, kwargs, result in self._calls:
+            again = func(*args, **kwargs)
+            if func.is_view or func._schema.is_mutable:
+                continue
+            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor):
+                    old.copy_(new)
+
+
+class Tapes:
+    """Records on tapes; stands in for :class:`evometa.inner.graphs.CudaGraphs`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.n_recorded = 0
+
+    def warm_up(self, function: Callable[[], None]) -> None:
+        function()
+
+    def rehearse(self, function: Callable[[], None]) -> None:
+        function()
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        self.n_recorded += 1
+        with Tape() as tape:
+            function()
+        tape.undo()
+        return tape.replay
+
+
+class AsItIs(Tapes):
+    """Records nothing: what is replayed is the function."""
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        return function
+
+
+def candidates(family: str, n: int) -> list[Candidate]:
+    space = learner_space(RULES[family])
+    found = []
+    for index in range(n):
+        base = space.sample(numpy_generator(1, family))
+        other = space.sample(numpy_generator(2, family, index))
+        continuous = {name: other.get(name, value) for name, value in space.continuous(base).items()}
+        genes = space.complete({**base, **space.shared({**base, **continuous})})
+        weights = Learner.of(family, genes).init_weights(torch_generator(3, family, index))
+        found.append(Candidate(f"{family}-{index}", family, genes, weights))
+    return found
+
+
+def trained(several: list[Candidate], wanted: TaskRequest, device: torch.device = CPU) -> list[UnrollRecord]:
+    cohort = Cohort.of(several, device)
+    return [
+        unroll(cohort, part.tasks, part.params, part.indices, wanted.n_steps - 1)
+        for part in prepare(wanted, device)
+    ]
+
+
+def assert_equal(one: UnrollRecord, other: UnrollRecord) -> None:
+    np.testing.assert_array_equal(one.losses, other.losses)
+    np.testing.assert_array_equal(one.valid_losses, other.valid_losses)
+    assert one.status.tolist() == other.status.tolist()
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[UnrollRecord]]:
+    """Trains as on a GPU, with tapes for graphs."""
+
+    def run(
+        several: list[Candidate], wanted: TaskRequest, recorder: type[Tapes] = Tapes
+    ) -> list[UnrollRecord]:
+        with monkeypatch.context() as patch:
+            patch.setattr(graphs, "serves", lambda device, n_steps: True)
+            patch.setattr(graphs, "CudaGraphs", recorder)
+            return trained(several, wanted)
+
+    return run
+
+
+@pytest.mark.parametrize(("use", "options"), TASKS, ids=[name for name, _ in TASKS])
+@pytest.mark.parametrize(("family", "n"), [("nadam", 3), ("mlp", 3), ("recurrent", 3), ("recurrent", 1)])
+def test_replayed_training_equals_training_step_by_step(
+    family: str, n: int, use: str, options: dict[str, object], recorded: Callable[..., list[UnrollRecord]]
+) -> None:
+    wanted = request(use, options, "meta_train", 3, 12, seed=5)
+    several = candidates(family, n)
+    with native.disabled():
+        for plain, replayed in zip(trained(several, wanted), recorded(several, wanted), strict=True):
+            assert_equal(plain, replayed)
+
+
+@pytest.mark.parametrize("family", ["adam", "mlp", "recurrent"])
+def test_static_tensors_serve_native_kernels_as_well(
+    family: str, recorded: Callable[..., list[UnrollRecord]]
+) -> None:
+    wanted = request("digits", DIGITS, "meta_train", 3, 12, seed=5)
+    several = candidates(family, 3)
+    for plain, static in zip(trained(several, wanted), recorded(several, wanted, AsItIs), strict=True):
+        assert_equal(plain, static)
+
+
+def test_a_replayed_training_that_is_lost_stops_early(recorded: Callable[..., list[UnrollRecord]]) -> None:
+    genes = learner_space(RULES["sgd"]).complete({"lr": 10.0, "schedule": "constant"})
+    wild = [Candidate("wild", "sgd", genes, {})]
+    wanted = request("quadratic", {}, "meta_valid", 4, 200, seed=1)
+    with native.disabled():
+        (plain,), (replayed,) = trained(wild, wanted), recorded(wild, wanted)
+    np.testing.assert_array_equal(plain.losses, replayed.losses)
+    assert np.isnan(replayed.losses[0, :, -1]).all()
+    assert (replayed.status == "diverged").all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("family", ["adam", "recurrent", "mlp"])
+def test_a_gpu_replays_what_it_would_do_step_by_step(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = request("digits", DIGITS, "meta_train", 3, 21, seed=5)
+    several = candidates(family, 3)
+    device = torch.device("cuda")
+    replayed = trained(several, wanted, device)
+    monkeypatch.setattr(graphs, "serves", lambda device, n_steps: False)
+    for plain, other in zip(trained(several, wanted, device), replayed, strict=True):
+        np.testing.assert_allclose(plain.losses, other.losses, rtol=1e-4)
+
+
+def test_only_the_first_steps_are_made_one_by_one() -> None:
+    total, recorder, calls = torch.zeros(3), Tapes(CPU), []
+
+    def add() -> None:
+        calls.append(0)
+        total.add_(1)
+
+    once = Replayed(add, recorder)
+    for n_made in range(1, 9):
+        once()
+        assert total.tolist() == [n_made] * 3
+    assert recorder.n_recorded == 1
+    assert len(calls) == graphs.WARM_UP_STEPS + 2, "and twice more: rehearsed and recorded"
+
+
+@pytest.mark.parametrize("stage", ["rehearse", "record"])
+def test_what_cannot_be_recorded_is_made_step_by_step_with_one_warning(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("called a synchronizing CUDA operation\nsomewhere")
+
+    monkeypatch.setattr(Tapes, stage, refuse)
+    total = torch.zeros(())
+    once = Replayed(lambda: total.add_(1), Tapes(CPU))
+    for n_made in range(1, 9):
+        with warnings.catch_warnings(record=True) as caught:
+            once()
+        assert total.item() == n_made
+        if n_made == graphs.WARM_UP_STEPS + 1:
+            (warned,) = caught
+            assert warned.category is RuntimeWarning
+            assert str(warned.message).endswith("runs slower without (called a synchronizing CUDA operation)")
+        else:
+            assert not caught
+
+
+def test_a_recording_without_memory_is_no_reason_to_go_on() -> None:
+    class NoMemory(Tapes):
+        def record(self, function: Callable[[], None]) -> Callable[[], None]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    once = Replayed(lambda: None, NoMemory(CPU))
+    once()
+    once()
+    with pytest.raises(torch.OutOfMemoryError):
+        once()
+
+
+def test_a_state_that_hands_its_tensors_around_is_kept() -> None:
+    """Momentum by what was: every next value lies in the memory of another."""
+
+    def step(params: Tensor, state: Tree, rows: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor, Tree]:
+        after = {"older": state["old"], "old": params, "turned": state["turned"].flip(-1)}
+        return params.sum(-1), params + state["older"] + count, after
+
+    state = {"older": torch.tensor([[[1.0, 2.0]]]), "old": torch.tensor([[[3.0, 4.0]]])}
+    state["turned"] = state["older"].clone()
+    history = torch.zeros(4, 1, 1)
+    loop = StaticLoop(step, torch.tensor([[[5.0, 6.0]]]), dict(state), None, history)
+    expected = [torch.tensor([[[5.0, 6.0]]])]
+    olds = [state["older"].clone(), state["old"].clone()]
+    for k in range(4):
+        expected.append(expected[-1] + olds[k] + k)
+        olds.append(expected[-2])
+        loop.advance()
+        assert torch.equal(loop.params, expected[-1])
+    assert history.flatten().tolist() == [value.sum().item() for value in expected[:-1]]
