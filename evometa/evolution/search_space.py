@@ -9,6 +9,7 @@ from evometa.errors import GenomeError, unknown
 from evometa.genome.genes import Value
 from evometa.genome.space import Genes, Space
 from evometa.meta import meta_space
+from evometa.meta.genes import HELD_UNLESS_NAMED
 from evometa.rules.learner import learner_space
 from evometa.rules.registry import RULES, SCHEDULES
 
@@ -37,8 +38,9 @@ class SearchSpace:
     def of(cls, families: Iterable[str], limits: Mapping[str, object], *, max_meta_steps: int) -> SearchSpace:
         """Spaces of ``families`` (none named: all registered), limited by gene.
 
-        ``max_meta_steps`` bounds the gene ``meta.steps``, which decides what a campaign costs, unless
-        ``limits`` names that gene. Raises GenomeError for an unknown gene or value.
+        ``max_meta_steps`` bounds the gene ``meta.steps``, which decides what a campaign costs, and the genes
+        of ``HELD_UNLESS_NAMED`` have one value, unless ``limits`` names them. Raises GenomeError for an
+        unknown gene or value.
         """
         names = list(families) or RULES.names()
         full = {name: full_space(name) for name in names}
@@ -46,7 +48,7 @@ class SearchSpace:
         for name in limits:
             if name not in known:
                 raise GenomeError(unknown("gene", name, known))
-        bounded = {"meta.steps": {"high": max_meta_steps}, **limits}
+        bounded = {"meta.steps": {"high": max_meta_steps}, **HELD_UNLESS_NAMED, **limits}
         return cls({name: space.restricted(bounded) for name, space in full.items()})
 
     @property

@@ -117,6 +117,22 @@ class Space:
         )
 
 
+def switched(switch: str, members: Mapping[str, Iterable[Gene]]) -> list[Gene]:
+    """Genes of alternatives, each active when gene ``switch`` has the name of a member that has it.
+
+    Members may share a gene: it must be declared alike and without a condition on ``switch``. Raises
+    GenomeError where two members declare a gene differently.
+    """
+    first: dict[str, Gene] = {}
+    owners: dict[str, list[Value]] = {}
+    for name, genes in members.items():
+        for gene in genes:
+            if first.setdefault(gene.name, gene) != gene:
+                raise GenomeError(f"gene {gene.name!r} is declared differently by two values of {switch!r}")
+            owners.setdefault(gene.name, []).append(name)
+    return [replace(gene, when={switch: tuple(owners[gene.name]), **gene.when}) for gene in first.values()]
+
+
 def _limited(gene: Gene, limit: object) -> Gene:
     """``gene`` held or narrowed; its kind stays, since continuous genes reach a rule as numbers."""
     if not isinstance(limit, Mapping):

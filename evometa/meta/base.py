@@ -1,21 +1,23 @@
-"""Contract of estimators (level 1): how a cohort's weights φ are meta-trained, and the genes that say so."""
+"""Contract of estimators (level 1): they estimate meta-gradients; following them is not their business.
+
+An :class:`Estimator` is a registry row. Its :class:`Session` lives as long as one refinement and keeps what
+continues between meta-updates: models in training, particles, accumulators. The loop that clips, steps and
+averages is :func:`evometa.meta.refinement.refine`, the same for all.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from evometa.genome.genes import Choice, Integer, LogReal
 from evometa.genome.space import Genes, Space
-from evometa.inner.cohort import Candidate
+from evometa.inner.cohort import Cohort
+from evometa.meta.footprint import Footprint
 from evometa.trees import Tree
-
-#: How a lifetime's learning enters the lineage: inherited, only scored with, or not done at all.
-WRITE_BACK = ("lamarckian", "baldwinian", "none")
-_REFINED = {"meta.write_back": ("lamarckian", "baldwinian")}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class TaskStream:
         n_tasks: tasks of one meta-batch.
         horizon: the planned length of an inner training: what schedules are told.
         seed: seed of the stream; episode e draws its tasks from a seed named e.
+        compiled: whether gradients of the inner loss are compiled.
     """
 
     use: str
@@ -34,27 +37,61 @@ class TaskStream:
     n_tasks: int
     horizon: int
     seed: int
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """What came out of refining one cohort.
+class MetaProblem:
+    """What a session is given: candidates of one cohort and the tasks they meta-train on.
 
     Attributes:
-        weights: one tree a candidate, on the CPU; where meta-training failed, the weights it began with.
-        n_inner_steps: inner steps made for each candidate.
-        n_skipped: per candidate, meta-updates left out because the meta-gradient was not finite.
-        meta_losses: per candidate, the mean inner loss seen by each meta-update (reported only).
+        cohort: P candidates; its weights are those before the first meta-update.
+        genes: the complete ``meta.…`` genes of each candidate; they agree in :meth:`Estimator.structure`
+            and in the shared genes of episodes, and may differ in the continuous ones.
+        streams: episode e draws its tasks from ``streams[e % len(streams)]``.
+        device, dtype: of the weights and of the inner trainings.
+        max_bytes: what the session may take in memory, tasks included; None without a limit.
     """
 
-    weights: list[Tree]
+    cohort: Cohort
+    genes: tuple[Genes, ...]
+    streams: tuple[TaskStream, ...]
+    device: torch.device
+    dtype: torch.dtype
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """One estimate for each of P candidates.
+
+    Attributes:
+        grads: each ``(P, …)`` like the weights; where an inner training failed, not finite.
+        losses: ``(P,)`` mean inner loss seen (reported only).
+        n_inner_steps: inner steps made for each candidate: tasks × steps × particles.
+        way: how backpropagation was fitted into memory, in a few words; "" where there was none.
+    """
+
+    grads: Tree
+    losses: Tensor
     n_inner_steps: int
-    n_skipped: list[int]
-    meta_losses: list[list[float]] = field(default_factory=list)
+    way: str = ""
+
+
+class Session(ABC):
+    """A cohort in meta-training. Estimates follow one another and may leave trainings unfinished between."""
+
+    @abstractmethod
+    def estimate(self, weights: Tree) -> MetaGradient:
+        """The meta-gradient at ``weights``, each ``(P, …)``, on the next segment of inner training.
+
+        What candidate i gets does not depend on which others are in the cohort. Draws come from seeds named
+        by stream, episode and step, the same for all candidates.
+        """
 
 
 class Estimator(ABC):
-    """A registry row: a way to estimate the meta-gradient and to follow it."""
+    """A registry row: a way to estimate the meta-gradient."""
 
     name: str
     summary: str
@@ -62,39 +99,16 @@ class Estimator(ABC):
     @property
     @abstractmethod
     def space(self) -> Space:
-        """The estimator's own genes, named ``meta.…``, without conditions."""
+        """The estimator's own genes, named ``meta.…``, without conditions on ``meta.estimator``."""
+
+    def structure(self, genes: Genes) -> Hashable:
+        """What candidates of one session must agree in besides the shared genes: all but continuous genes."""
+        return self.space.structural(genes)
 
     @abstractmethod
-    def structure(self, genes: Genes) -> tuple[object, ...]:
-        """What genomes of one cohort must also share to be refined together."""
+    def footprint(self, genes: Genes) -> Footprint:
+        """What a session keeps in memory for each candidate; chunks are planned by it."""
 
     @abstractmethod
-    def live_steps(self, genes: Genes) -> int:
-        """Inner steps whose intermediate values are kept at once; what a chunk's memory is planned by."""
-
-    @abstractmethod
-    def refine(
-        self,
-        candidates: Sequence[Candidate],
-        streams: Sequence[TaskStream],
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-    ) -> Refinement:
-        """Meta-train candidates of equal structure (see :meth:`structure`) and complete genes.
-
-        Episode e draws its tasks from stream ``e mod len(streams)``; all candidates see the same tasks.
-        """
-
-
-def shared_space(estimators: tuple[str, ...]) -> Space:
-    """Genes of every estimator: whether and how to refine, how long, and how fast."""
-    return Space(
-        (
-            Choice("meta.write_back", WRITE_BACK, note="what becomes of weights refined in a lifetime"),
-            Choice("meta.estimator", estimators, when=_REFINED, note="meta-gradient estimator"),
-            Integer("meta.steps", 1, 100_000, 10, log=True, when=_REFINED, note="meta-updates a lifetime"),
-            LogReal("meta.lr", 1e-4, 3e-2, 3e-3, when=_REFINED, note="meta-learning rate (Adam)"),
-            Choice("meta.lr_decay", ("cosine", "none"), when=_REFINED, note="meta-learning rate over steps"),
-            LogReal("meta.clip", 0.1, 10.0, 1.0, when=_REFINED, note="largest norm of a meta-gradient"),
-        )
-    )
+    def begin(self, problem: MetaProblem) -> Session:
+        """A session for the cohort of ``problem``."""

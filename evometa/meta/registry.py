@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Hashable
 
-from evometa.genome.space import Space
-from evometa.meta.base import Estimator, shared_space
+from evometa.genome.genes import Value
+from evometa.genome.space import Genes, Space, switched
+from evometa.meta.base import Estimator
+from evometa.meta.es import ES
+from evometa.meta.genes import FREE_IN_A_COHORT, shared_space
+from evometa.meta.hybrid import Hybrid
+from evometa.meta.pes import PES
 from evometa.meta.tbptt import TruncatedBPTT
 from evometa.registry import Registry
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "evometa.estimators")
-for _estimator in (TruncatedBPTT(),):
+_TBPTT, _ES, _PES = TruncatedBPTT(), ES(), PES()
+for _estimator in (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES)):
     ESTIMATORS.add(_estimator.name, _estimator)
 
 
 def meta_space() -> Space:
-    """All genes of level 1: the shared ones, then each estimator's, active under its name."""
-    genes = list(shared_space(tuple(ESTIMATORS.names())))
-    for name, estimator in ESTIMATORS:
-        genes += [replace(gene, when={"meta.estimator": (name,), **gene.when}) for gene in estimator.space]
-    return Space(tuple(genes))
+    """All genes of level 1: the shared ones, then the estimators', active under the names of those."""
+    own = switched("meta.estimator", {name: estimator.space for name, estimator in ESTIMATORS})
+    return shared_space(tuple(ESTIMATORS.names())).union(own)
+
+
+def meta_genes(genes: Genes) -> dict[str, Value]:
+    """The ``meta.…`` genes of a genome, complete: one from before a gene existed gets its default.
+
+    Raises GenomeError for a gene or value that is not permitted.
+    """
+    return meta_space().complete({name: value for name, value in genes.items() if name.startswith("meta.")})
+
+
+def meta_structure(genes: Genes) -> Hashable:
+    """What the complete ``meta.…`` genes of two genomes of one cohort must share to be refined together."""
+    shared = shared_space(tuple(ESTIMATORS.names())).structural(genes)
+    kept = tuple(item for item in shared if item[0] not in FREE_IN_A_COHORT)
+    return (kept, ESTIMATORS[str(genes["meta.estimator"])].structure(genes))

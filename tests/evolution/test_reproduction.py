@@ -107,6 +107,22 @@ def test_meta_steps_are_bounded_unless_the_gene_is_limited_by_name() -> None:
     assert named["mlp"].complete({})["meta.steps"] == 5000
 
 
+def test_task_augmentation_is_off_unless_a_campaign_names_it() -> None:
+    plain = SearchSpace.of(("mlp",), {}, max_meta_steps=7)
+    children = [child for seed in range(5) for child in first_generation(plain, [], 4, seed)]
+    refined = [child.genes for child in children if child.genes["meta.write_back"] != "none"]
+    assert {(genes["meta.reparametrisation"], genes["meta.loss_scaling"]) for genes in refined} == {
+        ("none", "none")
+    }
+    assert {genes["meta.horizon"] for genes in refined} == {"fixed"}
+    limits = {"meta.reparametrisation": {"options": ["none", "task"]}, "meta.horizon": "log_uniform"}
+    named = SearchSpace.of(("mlp",), limits, max_meta_steps=7)
+    children = [child for seed in range(5) for child in first_generation(named, [], 4, seed)]
+    refined = [child.genes for child in children if child.genes["meta.write_back"] != "none"]
+    assert {genes["meta.reparametrisation"] for genes in refined} == {"none", "task"}
+    assert {genes["meta.horizon"] for genes in refined} == {"log_uniform"}
+
+
 def test_unknown_genes_and_families_are_named() -> None:
     with pytest.raises(GenomeError, match=r"did you mean 'meta\.lr'"):
         SearchSpace.of((), {"meta.lrr": 1e-3}, max_meta_steps=7)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evometa.errors import GenomeError
 from evometa.genome.genes import Choice, Integer, LogReal, Real, Subset, Value
-from evometa.genome.space import Space
+from evometa.genome.space import Space, switched
 
 SPACES = st.from_type(Space)
 SEEDS = st.integers(0, 2**32)
@@ -163,3 +163,21 @@ def test_union_keeps_the_order() -> None:
     assert CELLS.union(more).names() == [*CELLS.names(), "a", "b"]
     assert "a" in CELLS.union(more)
     assert "a" not in CELLS
+
+
+def test_genes_of_alternatives_are_active_under_the_names_of_those_that_have_them() -> None:
+    shared, own = Real("width", 0.0, 1.0, 0.5), Integer("depth", 1, 3, 1, when={"width": (0.5,)})
+    space = Space((Choice("kind", ("a", "b", "c")),)).union(
+        switched("kind", {"a": [shared], "b": [shared, own], "c": []})
+    )
+    assert [gene.when for gene in space][1:] == [{"kind": ("a", "b")}, {"kind": ("b",), "width": (0.5,)}]
+    assert {kind: list(space.complete({"kind": kind}))[1:] for kind in "abc"} == {
+        "a": ["width"],
+        "b": ["width", "depth"],
+        "c": [],
+    }
+
+
+def test_alternatives_may_not_declare_one_gene_differently() -> None:
+    with pytest.raises(GenomeError, match="'width' is declared differently by two values of 'kind'"):
+        switched("kind", {"a": [Real("width", 0.0, 1.0, 0.5)], "b": [Real("width", 0.0, 2.0, 0.5)]})

@@ -1,0 +1,125 @@
+"""How backpropagation is fitted into memory: groups of tasks, and the way through a segment.
+
+The groups follow from structures alone, whatever memory there is, since what comes out depends on them in its
+last digits. The way is chosen by memory, and what comes out does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from evometa.inner.limit import room, too_large, training_bytes
+from evometa.inner.memory import Demand, PartBytes, part_bytes
+from evometa.inner.plan import cut
+from evometa.meta.augmentation import Part
+from evometa.meta.replay import Objective, Way
+from evometa.rules.learner import Learner
+
+#: What the graph of one group of tasks may take for a candidate, unless a single task takes more. Where there
+#: are kernels larger groups are quicker, since they share calls.
+GROUP_BYTES = 3 * 2**26
+
+
+def demand_of(objective: Objective) -> Demand:
+    """What the objective asks of memory."""
+    return Demand(graph=True, second_order=objective.second_order)
+
+
+def groups_of(
+    learner: Learner, parts: Sequence[Part], n_steps: int, objective: Objective
+) -> list[list[Part]]:
+    """The tasks of each architecture in groups; graphs of ``n_steps`` steps are gone through one by one."""
+    bounds = part_bytes(learner, parts, demand_of(objective), measured=False)
+    return [
+        [part.of(slice(group.start, group.stop)) for group in cut(part.tasks.n_tasks, _most(bound, n_steps))]
+        for part, bound in zip(parts, bounds, strict=True)
+    ]
+
+
+def _most(bound: PartBytes, n_steps: int) -> int:
+    return max(1, GROUP_BYTES // (n_steps * bound.graph))
+
+
+def way_through(
+    learner: Learner,
+    groups: Sequence[Sequence[Part]],
+    n_candidates: int,
+    n_steps: int,
+    objective: Objective,
+    max_bytes: int | None,
+) -> Way:
+    """The quickest way on which ``n_candidates`` go through ``groups`` within ``max_bytes``.
+
+    Raises MemoryError, one line, where there is none.
+    """
+    plain = Way(replays=False)
+    if max_bytes is None:
+        return plain
+    parts = [part for own in groups for part in own]
+    available = room(max_bytes, parts) // n_candidates
+    if _needed(plain, _sizes(learner, groups, objective, measured=False), n_steps, objective) <= available:
+        return plain
+    sizes = _sizes(learner, groups, objective, measured=True)
+    needed = {way: _needed(way, sizes, n_steps, objective) for way in _ways(n_steps)}
+    for way, n_bytes in needed.items():
+        if n_bytes <= available:
+            return way
+    what = f"a meta-gradient through {n_steps} steps"
+    raise too_large(learner, parts[0], what, n_candidates * min(needed.values()), max_bytes)
+
+
+def _ways(n_steps: int) -> Iterator[Way]:
+    """From the quickest to the most frugal."""
+    yield Way(replays=False)
+    yield Way(replays=True)
+    for length in range(-(-n_steps // 2), 0, -1):
+        yield Way(replays=True, steps_at_once=length)
+
+
+def particles_at_once(learner: Learner, parts: Sequence[Part], n_kept: int, max_bytes: int) -> int:
+    """How many particles may train on ``parts`` side by side, while ``n_kept`` trainings are kept.
+
+    Raises MemoryError, one line, where there is no room for one.
+    """
+    for measured in (False, True):
+        sizes = part_bytes(learner, parts, Demand(), measured=measured)
+        kept = n_kept * sum(size.n_tasks * size.carried for size in sizes)
+        one = training_bytes(sizes)
+        if kept + one <= room(max_bytes, parts):
+            return (room(max_bytes, parts) - kept) // one
+    what = f"a perturbed training beside {n_kept} that are kept"
+    raise too_large(learner, parts[0], what, kept + one, max_bytes)
+
+
+_Sizes = list[tuple[int, PartBytes]]
+
+
+def _sizes(
+    learner: Learner, groups: Sequence[Sequence[Part]], objective: Objective, *, measured: bool
+) -> _Sizes:
+    """Of each architecture the number of tasks, and the bytes of each task of its largest group."""
+    largest = [max(own, key=lambda part: part.tasks.n_tasks) for own in groups]
+    found = part_bytes(learner, largest, demand_of(objective), measured=measured)
+    counts = [sum(part.tasks.n_tasks for part in own) for own in groups]
+    return list(zip(counts, found, strict=True))
+
+
+def _needed(way: Way, sizes: _Sizes, n_steps: int, objective: Objective) -> int:
+    """Bytes of one candidate: what all tasks keep, and the most of any architecture on its way besides."""
+    kept = sum(2 * n_tasks * part.carried for n_tasks, part in sizes)
+    return kept + max(_besides(way, n_tasks, part, n_steps, objective) for n_tasks, part in sizes)
+
+
+def _besides(way: Way, n_tasks: int, part: PartBytes, n_steps: int, objective: Objective) -> int:
+    at_once = part.n_tasks  # of a group
+    if not way.replays:
+        with_graph = at_once if objective.kind == "mean" else n_tasks
+        return with_graph * n_steps * part.graph + at_once * part.backward
+    noted = 0 if objective.second_order else n_tasks * n_steps * part.gradient
+    length = way.steps_at_once or n_steps
+    n_pieces = -(-n_steps // length)
+    begins = (n_pieces - 1) * n_tasks * part.carried
+    cotangents = part.carried if n_pieces > 1 else 0
+    rehearsed = at_once * (part.carried + part.step)
+    replayed = at_once * (length * part.graph + part.backward + cotangents)
+    return noted + begins + max(rehearsed, replayed)

@@ -1,0 +1,44 @@
+"""The meta-loss of a segment: the mean over its steps of the tasks' mean loss, or of that mean's logarithm.
+
+Losses come as one tensor ``(S, P, T)`` for every architecture: S steps, P candidates, its T tasks, each in
+its own unit. Architectures weigh as much as they have tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+#: What is summed over the steps: the value of gene ``meta.loss``.
+Kind = Literal["log_mean", "mean"]
+
+
+def meta_loss(losses: Sequence[Tensor], kind: str) -> Tensor:
+    """The meta-loss of each candidate, ``(P,)``."""
+    means = [one.mean(dim=2) for one in losses]
+    return _over_steps_and_tasks([mean.log() if kind == "log_mean" else mean for mean in means], losses)
+
+
+def mean_loss(losses: Sequence[Tensor]) -> Tensor:
+    """The mean loss seen by each candidate, ``(P,)``; for reports."""
+    return _over_steps_and_tasks([one.mean(dim=2) for one in losses], losses)
+
+
+def slope(losses: Tensor, kind: str, n_tasks: int) -> Tensor:
+    """Derivative of the meta-loss by each loss of one architecture, ``(S, P, 1)``: the same for its tasks.
+
+    ``n_tasks`` counts those of all architectures.
+    """
+    share = 1.0 / (n_tasks * losses.shape[0])
+    if kind == "log_mean":
+        return share / losses.mean(dim=2, keepdim=True)
+    return losses.new_full((*losses.shape[:2], 1), share)
+
+
+def _over_steps_and_tasks(values: Sequence[Tensor], losses: Sequence[Tensor]) -> Tensor:
+    n_tasks = sum(one.shape[2] for one in losses)
+    shares = [one.shape[2] / n_tasks for one in losses]
+    terms = [share * value.mean(dim=0) for share, value in zip(shares, values, strict=True)]
+    return sum(terms[1:], start=terms[0])

@@ -1,0 +1,252 @@
+"""Backpropagation through a segment, one group of tasks after another, in as much memory as there is.
+
+All that ties tasks together is the meta-loss: the logarithm of their mean loss weighs every step by losses of
+all of them, which must be known before the first backward pass. From the quickest way to the most frugal:
+
+- *plain*: the groups' graphs are kept until all losses are known. Where the weights depend on no loss (kind
+  ``mean``), each graph is used up at once.
+- *replay*: the segment is first trained without a graph while the inner gradients are noted; then the update
+  rule alone runs again with one, group by group, against Σ wₖ⟨gₖ, θₖ⟩. With the second-order term the inner
+  gradients, too, are computed again.
+- *replay in pieces*: the same a few steps at a time, from the last to the first, each from the state it began
+  with.
+
+All of them make the same operations on the same groups of tasks and add the results up in the same order:
+what comes out is the same bit for bit, so memory may choose among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from evometa import native
+from evometa.inner.cohort import Cohort
+from evometa.inner.unroll import UnrollState
+from evometa.meta.augmentation import Part
+from evometa.meta.meta_loss import slope
+from evometa.meta.training import (
+    Measure,
+    PartState,
+    Trained,
+    Training,
+    measured,
+    noted,
+    surrogate,
+    surrogate_of,
+    train_part,
+)
+from evometa.trees import Tree
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is differentiated: which meta-loss, and whether through the inner gradients as well."""
+
+    kind: str
+    second_order: bool
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Where it is computed: kernels have no second order, and no step may differ for lack of a graph."""
+        return native.disabled() if self.second_order else nullcontext()
+
+
+#: The quickest way, in a word.
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to go through a segment.
+
+    Attributes:
+        replays: whether it is trained without a graph before.
+        steps_at_once: replayed steps whose graph exists at once; 0 for all.
+    """
+
+    replays: bool
+    steps_at_once: int = 0
+
+    def __str__(self) -> str:
+        if not self.replays:
+            return PLAIN
+        return f"replay of {self.steps_at_once} steps at a time" if self.steps_at_once else "replay"
+
+
+@dataclass(frozen=True)
+class Backpropagated:
+    """The meta-gradient of P candidates on a segment.
+
+    Attributes:
+        grads: each ``(P, …)`` like the weights.
+        losses: ``(S, P, T)`` for each architecture, in the tasks' own unit.
+        training: where every group's training stands at the segment's end.
+    """
+
+    grads: Tree
+    losses: list[Tensor]
+    training: Training
+
+
+def backpropagate(
+    cohort: Cohort,
+    groups: Sequence[Sequence[Part]],
+    training: Training,
+    n_steps: int,
+    horizon: int,
+    objective: Objective,
+    way: Way,
+) -> Backpropagated:
+    """The gradient of the segment's meta-loss by the weights of ``cohort``.
+
+    Args:
+        groups: the tasks of each architecture, a group a part.
+        training: where each group stands, in the order of ``groups``.
+    """
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in cohort.weights.items()}
+    n_tasks = sum(part.tasks.n_tasks for parts in groups for part in parts)
+    sweep = _Sweep(replace(cohort, weights=leaves), n_steps, horizon, n_tasks, objective, way)
+    states = iter(training)
+    losses: list[Tensor] = []
+    ends: list[PartState] = []
+    with objective.scope():
+        for parts in groups:
+            runs = [_Run(part, next(states)) for part in parts]
+            losses.append(sweep.replayed(runs) if way.replays else sweep.plain(runs))
+            ends += [run.end for run in runs]
+    return Backpropagated(dict(zip(leaves, sweep.found, strict=True)), losses, tuple(ends))
+
+
+@dataclass
+class _Run:
+    """A group of tasks on its way through a segment.
+
+    Attributes:
+        part: the tasks.
+        end: where training stands; at first the state at the segment's start.
+        seen: losses and gradients after each step, noted to be replayed.
+        begins: where each piece of a replay begins.
+    """
+
+    part: Part
+    end: PartState
+    seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    begins: list[PartState] = field(default_factory=list)
+
+
+class _Sweep:
+    """Adds up in ``found`` the gradients by the cohort's weights, which are leaves of all graphs."""
+
+    def __init__(
+        self, cohort: Cohort, n_steps: int, horizon: int, n_tasks: int, objective: Objective, way: Way
+    ) -> None:
+        self._cohort = cohort
+        self._n_steps, self._horizon, self._n_tasks = n_steps, horizon, n_tasks
+        self._objective = objective
+        self._starts = range(0, n_steps, way.steps_at_once or n_steps)
+        self._leaves = list(cohort.weights.values())
+        self.found = [torch.zeros_like(leaf) for leaf in self._leaves]
+
+    def plain(self, runs: Sequence[_Run]) -> Tensor:
+        """Differentiate the runs of one architecture; returns its losses ``(S, P, T)``."""
+        measure = measured if self._objective.second_order else surrogate
+        losses: list[Tensor] = []
+        pending: list[Tensor] = []
+        for run in runs:
+            trained = self._train(run.part, run.end, self._n_steps, measure)
+            run.end = trained.end.mapped(Tensor.detach)
+            losses.append(trained.losses)
+            pending.append(trained.values)
+            del trained  # or this graph would live on beside the next one
+            if self._objective.kind == "mean":
+                self._differentiate([pending.pop()], [self._slope(losses[-1])], [])
+        whole = torch.cat(losses, dim=2)
+        while pending:
+            self._differentiate([pending.pop(0)], [self._slope(whole)], [])
+        return whole
+
+    def replayed(self, runs: Sequence[_Run]) -> Tensor:
+        """As :meth:`plain`, at the price of running the rule twice."""
+        whole = torch.cat([self._rehearsed(run) for run in runs], dim=2)
+        slopes = self._slope(whole)
+        for run in runs:
+            self._replay(run, slopes)
+            run.seen, run.begins = [], []
+        return whole
+
+    def _rehearsed(self, run: _Run) -> Tensor:
+        """Train to the segment's end and note what a replay needs; returns the losses ``(S, P, T)``."""
+        measure = measured if self._objective.second_order else noted(run.seen)
+        losses = []
+        for start in self._starts:
+            run.begins.append(run.end)
+            # Only a graph tells which tensors of a later piece's begin depend on the weights.
+            with torch.set_grad_enabled(len(self._starts) > 1):
+                trained = self._train(run.part, run.end, self._length(start), measure)
+            run.end = trained.end.mapped(_cut)
+            losses.append(trained.losses)
+            del trained
+        run.end = run.end.mapped(Tensor.detach)
+        return torch.cat(losses)
+
+    def _replay(self, run: _Run, slopes: Tensor) -> None:
+        """Differentiate from the last piece to the first, each by what the next one made of its end."""
+        cotangents: list[Tensor | None] = []
+        for start, begin in zip(reversed(self._starts), reversed(run.begins), strict=True):
+            length = self._length(start)
+            seen = iter(run.seen[start : start + length])
+            measure = measured if self._objective.second_order else _again(seen)
+            trained = self._train(run.part, begin, length, measure)
+            outputs, weights = [trained.values], [slopes[start : start + length]]
+            for tensor, cotangent in zip(trained.end.tensors(), cotangents, strict=False):
+                if cotangent is not None:
+                    outputs.append(tensor)
+                    weights.append(cotangent)
+            del trained
+            cotangents = self._differentiate(outputs, weights, begin.tensors())
+
+    def _train(self, part: Part, state: PartState, n_steps: int, measure: Measure) -> Trained:
+        return train_part(self._cohort, part, state, n_steps, self._horizon, measure)
+
+    def _length(self, start: int) -> int:
+        return min(self._starts.step, self._n_steps - start)
+
+    def _slope(self, losses: Tensor) -> Tensor:
+        return slope(losses, self._objective.kind, self._n_tasks)
+
+    def _differentiate(
+        self, outputs: list[Tensor], weights: list[Tensor], begins: list[Tensor]
+    ) -> list[Tensor | None]:
+        """Add the gradient of Σ ⟨weights, outputs⟩ to ``found``; returns that by each of ``begins``.
+
+        What was found so far enters as the weight of an output that is the leaf itself. Made last, it is the
+        first to arrive there, so the sum runs on as it would in a single graph.
+        """
+        known = [weight.expand_as(output) for weight, output in zip(weights, outputs, strict=True)]
+        carried = [leaf.view_as(leaf) for leaf in self._leaves]
+        wanted = [tensor for tensor in begins if tensor.requires_grad]
+        found = torch.autograd.grad(
+            [*outputs, *carried], [*self._leaves, *wanted], [*known, *self.found], allow_unused=True
+        )
+        self.found = list(found[: len(self._leaves)])
+        by_begin = iter(found[len(self._leaves) :])
+        return [next(by_begin) if tensor.requires_grad else None for tensor in begins]
+
+
+def _cut(tensor: Tensor) -> Tensor:
+    """The tensor as the begin of a graph of its own, where it is in one."""
+    return tensor.detach().requires_grad_(tensor.requires_grad)
+
+
+def _again(seen: Iterator[tuple[Tensor, Tensor]]) -> Measure:
+    """:func:`surrogate` by losses and gradients noted before."""
+
+    def measure(part: Part, carry: UnrollState) -> tuple[Tensor, PartState]:
+        state = PartState(carry, *next(seen))
+        return surrogate_of(part, state), state
+
+    return measure

@@ -1,0 +1,231 @@
+"""The contract of estimators, run over every registered one through the loop that follows them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import evometa.meta.training
+from evometa.errors import GenomeError
+from evometa.genome.genes import Value
+from evometa.inner.cohort import Candidate, Cohort
+from evometa.inner.evaluate import evaluate
+from evometa.inner.task_set import request
+from evometa.meta import (
+    ESTIMATORS,
+    MetaProblem,
+    Refinement,
+    TaskStream,
+    meta_genes,
+    meta_space,
+    meta_structure,
+    refine,
+)
+from evometa.rng import numpy_generator, torch_generator
+from evometa.rules import Learner
+from evometa.tasks.base import TaskBatch
+
+CPU = torch.device("cpu")
+N_TASKS = 4
+#: Episodes of 7 steps: segments of 5 and 2.
+QUADRATICS = TaskStream("quadratic", '{"dim": 3}', N_TASKS, horizon=7, seed=11)
+#: Data, minibatches, and two architectures in one meta-batch.
+DIGITS = TaskStream(
+    "digits", '{"tasks_per_architecture": 2, "batch_size": 4}', n_tasks=N_TASKS, horizon=6, seed=1
+)
+SHORT: dict[str, Value] = {"meta.steps": 3, "meta.unroll_length": 10, "meta.truncation": 5}
+every_estimator = pytest.mark.parametrize("name", ESTIMATORS.names())
+
+
+#: Rules in which little is learned, and gradient descent that is too slow but for its learned schedule.
+RULES: dict[str, dict[str, Value]] = {
+    "sgd": {"lr": 1e-3, "schedule": "recurrent", "schedule.hidden": 4},
+    "mlp": {"hidden": 4, "layers": 1, "schedule": "constant"},
+    "recurrent": {"hidden": 4, "layers": 1, "schedule": "constant"},
+}
+
+
+def learned(name: str, family: str = "sgd", seed: int = 0, **genes: Value) -> Candidate:
+    """A candidate with fresh weights that refines with estimator ``name``."""
+    meta = {f"meta.{key}": value for key, value in genes.items()}
+    complete = {**RULES[family], **meta_genes({**SHORT, "meta.estimator": name, **meta})}
+    learner = Learner.of(family, complete)
+    return Candidate(f"{seed}", family, complete, learner.init_weights(torch_generator(seed, family)))
+
+
+def different(name: str) -> list[Candidate]:
+    """Candidates of one cohort that differ in weights and in every gene in which a cohort may mix."""
+    space = meta_space()
+    drawn = space.sample(numpy_generator(0, "other genes", name))
+    one = learned(name)
+    free = {
+        gene: drawn[gene]
+        for gene in space.continuous(one.genes)
+        if gene.startswith("meta.") and gene in drawn
+    }
+    free |= {"meta.averaging": "ema", "meta.lr_decay": "none"}
+    other = learned(name, seed=1, **{gene.removeprefix("meta."): value for gene, value in free.items()})
+    return [one, other]
+
+
+def assert_same(one: Refinement, other: Refinement) -> None:
+    for mine, theirs in zip(one.weights, other.weights, strict=True):
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    assert one.meta_losses == other.meta_losses
+    assert (one.n_inner_steps, one.n_skipped) == (other.n_inner_steps, other.n_skipped)
+
+
+@every_estimator
+@pytest.mark.parametrize("stream", [QUADRATICS, DIGITS], ids=lambda stream: stream.use)
+@pytest.mark.parametrize("family", RULES)
+def test_refined_weights_are_finite_new_and_of_the_same_kind(
+    name: str, family: str, stream: TaskStream
+) -> None:
+    candidate = learned(name, family)
+    result = refine([candidate], [stream], CPU)
+    (weights,) = result.weights
+    assert weights.keys() == candidate.weights.keys()
+    for key, value in candidate.weights.items():
+        assert (weights[key].shape, weights[key].dtype) == (value.shape, torch.float32)
+        assert bool(torch.isfinite(weights[key]).all())
+    assert any(not torch.equal(weights[key], candidate.weights[key]) for key in weights)
+    assert result.n_skipped == [0]
+    assert len(result.meta_losses[0]) == SHORT["meta.steps"]
+    assert all(0 < loss < float("inf") for loss in result.meta_losses[0])
+
+
+@every_estimator
+def test_the_given_weights_stay_untouched(name: str) -> None:
+    candidate = learned(name)
+    copies = {key: value.clone() for key, value in candidate.weights.items()}
+    refine([candidate], [QUADRATICS], CPU)
+    assert all(torch.equal(candidate.weights[key], copies[key]) for key in copies)
+
+
+@every_estimator
+def test_deterministic_and_told_apart_by_the_seed(name: str) -> None:
+    candidate = learned(name)
+    first, again = (refine([candidate], [QUADRATICS], CPU) for _ in range(2))
+    assert_same(first, again)
+    other = refine([candidate], [replace(QUADRATICS, seed=12)], CPU)
+    assert other.meta_losses != first.meta_losses
+
+
+@every_estimator
+def test_global_random_numbers_are_left_alone(name: str) -> None:
+    before = torch.get_rng_state()
+    refine([learned(name)], [QUADRATICS], CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_estimator
+def test_candidates_refined_together_come_out_as_if_alone(name: str) -> None:
+    """The result must not depend on who shares a candidate's chunk, continuous genes and all."""
+    pair = different(name)
+    assert meta_structure(pair[0].genes) == meta_structure(pair[1].genes)
+    together = refine(pair, [QUADRATICS], CPU, torch.float64)
+    for index, candidate in enumerate(pair):
+        alone = refine([candidate], [QUADRATICS], CPU, torch.float64)
+        assert alone.n_inner_steps == together.n_inner_steps
+        for key, value in alone.weights[0].items():
+            torch.testing.assert_close(together.weights[index][key], value, rtol=1e-8, atol=1e-10)
+
+
+@every_estimator
+def test_streams_are_taken_in_turn(name: str) -> None:
+    """Episodes of two segments: tasks of the first stream, then of the second."""
+    candidate = learned(name)
+    twins = (replace(QUADRATICS, use="quadratic", options='{"dim": 2}'), QUADRATICS)
+    mixed = refine([candidate], twins, CPU).meta_losses[0]
+    alone = refine([candidate], twins[:1], CPU).meta_losses[0]
+    assert mixed[:2] == alone[:2]
+    assert mixed[2] != alone[2]
+
+
+@every_estimator
+def test_inner_steps_are_those_that_were_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted at the engine's door; per candidate, so the number of candidates does not matter."""
+    made = 0
+    advance = evometa.meta.training.advance
+
+    def counted(cohort: Cohort, tasks: TaskBatch, *arguments: Any, **options: Any) -> Any:
+        nonlocal made
+        made += cohort.n_candidates * tasks.n_tasks
+        return advance(cohort, tasks, *arguments, **options)
+
+    monkeypatch.setattr(evometa.meta.training, "advance", counted)
+    candidates = [learned(name, seed=seed) for seed in range(3)]
+    result = refine(candidates, [QUADRATICS], CPU)
+    assert made == result.n_inner_steps * len(candidates)
+    assert made > 0
+
+
+@every_estimator
+def test_a_candidate_without_a_finite_meta_gradient_keeps_its_weights(name: str) -> None:
+    broken, healthy = learned(name), learned(name, seed=1)
+    nan = {key: torch.full_like(value, torch.nan) for key, value in broken.weights.items()}
+    result = refine([replace(broken, weights=nan), healthy], [QUADRATICS], CPU)
+    assert result.n_skipped == [SHORT["meta.steps"], 0]
+    assert all(bool(torch.isnan(value).all()) for value in result.weights[0].values())
+    assert all(bool(torch.isfinite(value).all()) for value in result.weights[1].values())
+    assert any(not torch.equal(result.weights[1][key], healthy.weights[key]) for key in healthy.weights)
+
+
+@every_estimator
+def test_lowers_the_loss_on_tasks_not_seen(name: str) -> None:
+    stream = TaskStream("quadratic", '{"dim": 3}', n_tasks=16, horizon=20, seed=11)
+    genes: dict[str, Value] = {"steps": 30, "unroll_length": 20, "truncation": 10, "lr": 3e-2}
+    candidate = learned(name, **genes)
+    (weights,) = refine([candidate], [stream], CPU).weights
+    unseen = request("quadratic", {"dim": 3}, "meta_valid", 64, 21, seed=5)
+    before = evaluate([candidate], unseen, CPU).losses[0, :, -1]
+    after = evaluate([replace(candidate, weights=weights)], unseen, CPU).losses[0, :, -1]
+    assert after.mean() < 0.8 * before.mean()
+
+
+@every_estimator
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"horizon": "log_uniform", "horizon_low": 2},
+        {"reparametrisation": "tensor", "loss_scaling": "log_uniform"},
+        {"averaging": "ema", "loss": "mean"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_serves_every_option_of_the_shared_genes(name: str, options: dict[str, Value]) -> None:
+    plain, changed = (refine([learned(name, **extra)], [DIGITS], CPU) for extra in ({}, options))
+    assert changed.n_skipped == [0]
+    assert any(not torch.equal(changed.weights[0][key], value) for key, value in plain.weights[0].items())
+
+
+@every_estimator
+def test_one_session_at_one_point_gives_a_gradient_of_the_weights_shape(name: str) -> None:
+    pair = different(name)
+    cohort = Cohort.of(pair, CPU, torch.float64)
+    problem = MetaProblem(cohort, tuple(meta_genes(c.genes) for c in pair), (QUADRATICS,), CPU, torch.float64)
+    found = ESTIMATORS[name].begin(problem).estimate(cohort.weights)
+    assert {k: (v.shape, v.dtype) for k, v in found.grads.items()} == {
+        k: (v.shape, v.dtype) for k, v in cohort.weights.items()
+    }
+    assert found.losses.shape == (2,)
+    assert not any(value.requires_grad for value in (*found.grads.values(), found.losses))
+
+
+@every_estimator
+def test_words_genes_and_memory(name: str) -> None:
+    estimator = ESTIMATORS[name]
+    assert estimator.name == name
+    assert estimator.summary
+    assert all(gene.name.startswith("meta.") for gene in estimator.space)
+    genes = learned(name).genes
+    assert all(gene.name in genes for gene in estimator.space)
+    assert hash(estimator.structure(genes)) == hash(estimator.structure(learned(name, seed=1).genes))
+    footprint = estimator.footprint(genes)
+    assert footprint.breadth >= max(footprint.n_trainings, 1)
+    assert footprint.n_live_steps >= 1
+    with pytest.raises(GenomeError, match=r"meta\.unheard_of"):
+        meta_genes({"meta.estimator": name, "meta.unheard_of": 1})
