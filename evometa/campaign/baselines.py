@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from evometa.config import CampaignConfig, TaskSource
 from evometa.errors import TaskError
 from evometa.execution import Executor, TuningUnit
 from evometa.genome.genome import Genome
+from evometa.inner.modes import Precision
 from evometa.inner.task_set import TaskRequest, request
 from evometa.objectives.baseline import TunedBaseline, baseline_from_json, baseline_to_json
 from evometa.rng import derive_seed
@@ -34,20 +35,26 @@ def hand_designed() -> list[str]:
 
 
 def tuned_baselines(
-    config: CampaignConfig, executor: Executor, cache: Path | None, listener: Listener
+    config: CampaignConfig,
+    executor: Executor,
+    cache: Path | None,
+    listener: Listener,
+    compiled: Collection[int] = (),
 ) -> list[dict[str, TunedBaseline]]:
     """For each task source, every hand-designed rule with its tuned learning rate.
 
     ``cache`` is a JSON file that is read and added to; None keeps nothing. Only families that come with
     evometa are cached: a user's code may change under the same name. Raises ConfigError, naming the
-    source, when its tasks cannot be trained on at all.
+    source, when its tasks cannot be trained on at all. ``compiled`` are the numbers of the sources whose
+    gradients are compiled.
     """
     known = _read(cache)
     found: list[dict[str, TunedBaseline]] = []
     for number, source in enumerate(config.tasks):
-        wanted = _tuning_tasks(config, source)
+        wanted = _tuning_tasks(config, source, number in compiled)
         units = [TuningUnit(rule, wanted, config.baseline.n_points) for rule in hand_designed()]
-        missing = [unit for unit in units if _key(unit) not in known or not _cacheable(source)]
+        keys = {unit: _key(unit, executor.precision) for unit in units}
+        missing = [unit for unit in units if keys[unit] not in known or not _cacheable(source)]
         listener.phase("baselines", len(missing))
         with blamed_on(f"tasks.{number}"):
             for unit, result in zip(missing, executor.run(missing, listener.unit), strict=True):
@@ -55,8 +62,8 @@ def tuned_baselines(
                     raise TaskError(
                         f"tasks {source.use!r} (meta_train) cannot be trained on: {result.message}"
                     )
-                known[_key(unit)] = result.value
-        found.append({unit.rule: known[_key(unit)] for unit in units})
+                known[keys[unit]] = result.value
+        found.append({unit.rule: known[keys[unit]] for unit in units})
         if missing and cache is not None and _cacheable(source):
             _write(cache, known)
     return found
@@ -79,21 +86,21 @@ def with_tuned_rates(
     return tuned
 
 
-def _tuning_tasks(config: CampaignConfig, source: TaskSource) -> TaskRequest:
+def _tuning_tasks(config: CampaignConfig, source: TaskSource, compiled: bool) -> TaskRequest:
     n_tasks, n_steps = config.baseline.n_tasks, source.horizon + 1
-    return request(source.use, source.options, "meta_train", n_tasks, n_steps, _TUNING_SEED)
+    return request(source.use, source.options, "meta_train", n_tasks, n_steps, _TUNING_SEED, compiled)
 
 
 def _cacheable(source: TaskSource) -> bool:
     return source.use in TASKS.built_in
 
 
-def _key(unit: TuningUnit) -> str:
+def _key(unit: TuningUnit, precision: Precision) -> str:
     """Names everything the result depends on, the versions that computed it included."""
     versions: Sequence[str] = [
         importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")
     ]
-    facts = json.dumps([unit.rule, asdict(unit.wanted), unit.n_points, *versions], sort_keys=True)
+    facts = json.dumps([unit.rule, asdict(unit.wanted), unit.n_points, precision, *versions], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()
 
 

@@ -46,7 +46,10 @@ class Listener(Protocol):
     """Receives a campaign's progress; all methods are called in the driver's process."""
 
     def phase(self, name: str, n_runs: int) -> None:
-        """A phase begins (``kernels``, ``baselines``, ``refinement``, ``evaluation``, ``final``, ``report``).
+        """A phase begins.
+
+        It is kernels, compilation (of a gradient), baselines, refinement, evaluation, precision, final or
+        report.
 
         ``n_runs`` is the work to come: candidates on task sources, for ``baselines`` rules to tune, for
         ``kernels`` libraries to compile.

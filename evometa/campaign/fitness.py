@@ -93,7 +93,7 @@ def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Execu
         members = [candidates[index] for index in group]
         units += [
             EvaluationUnit(tuple(members[i] for i in chunk), wanted)
-            for chunk in chunks(members, wanted, executor.device)
+            for chunk in chunks(members, wanted, executor.device, max_bytes=executor.max_bytes)
         ]
     # Learned rules take longest: started first, so that no worker is left with one at the end.
     return sorted(units, key=lambda unit: not unit.candidates[0].weights)

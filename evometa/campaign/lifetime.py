@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import torch
 
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
@@ -14,11 +13,15 @@ from evometa.genome.genome import Genome, Lineage
 from evometa.genome.variation import inherit
 from evometa.inner.cohort import Candidate, by_structure
 from evometa.inner.evaluate import chunks
+from evometa.inner.limit import megabytes
 from evometa.inner.record import Status
 from evometa.inner.task_set import TaskRequest
-from evometa.meta import ESTIMATORS, Estimator, Refinement, TaskStream
+from evometa.meta import ESTIMATORS, Refinement, TaskStream, meta_genes, meta_structure
+from evometa.meta.genes import whole
+from evometa.meta.replay import PLAIN
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner, has_weights
+from evometa.store import JournalEntry
 from evometa.trees import Tree, all_finite
 
 
@@ -71,11 +74,15 @@ def candidate_of(genome: Genome, bank: WeightBank) -> Candidate:
 
 @dataclass(frozen=True)
 class Refined:
-    """Genomes after their lifetime's meta-training, and what it cost."""
+    """Genomes after their lifetime's meta-training, and what it cost.
+
+    ``ways`` says how many had their meta-gradients fitted into memory in which way.
+    """
 
     genomes: list[Genome]
     n_inner_steps: int
     seconds: float
+    ways: Mapping[str, int]
 
 
 def refine(
@@ -90,10 +97,9 @@ def refine(
     A genome whose refinement fails keeps the weights it was born with, and its lineage says why.
     """
     wanting = [genome for genome in genomes if wants_refinement(genome)]
-    units = _units(wanting, bank, streams, executor.device)
-    # The longest first, so that no worker is left with one at the end.
-    units.sort(key=lambda unit: -int(unit.candidates[0].genes["meta.steps"]))  # type: ignore[arg-type]
+    units = _units(wanting, bank, streams, executor)
     outcome: dict[str, tuple[Tree | None, str]] = {}
+    ways: Counter[str] = Counter()
     steps, seconds = 0, 0.0
     for result in executor.run(units, progress):
         seconds += result.seconds
@@ -101,7 +107,18 @@ def refine(
             outcome[candidate.id] = _lifetime(result, index)
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)
-    return Refined([_written_back(genome, outcome, bank) for genome in genomes], steps, seconds)
+            ways.update({way: len(result.unit.candidates) for way in result.value.ways})
+    return Refined([_written_back(genome, outcome, bank) for genome in genomes], steps, seconds, ways)
+
+
+def memory_entry(ways: Mapping[str, int], generation: int, max_bytes: int | None) -> JournalEntry | None:
+    """How backpropagation was fitted into memory in a generation; None where there was enough for all."""
+    if set(ways) <= {PLAIN}:
+        return None
+    counts = ", ".join(f"{way} for {ways[way]}" for way in sorted(ways))
+    within = "" if max_bytes is None else f" within {megabytes(max_bytes)} a worker"
+    line = f"generation {generation}: meta-gradients by backpropagation{within}: {counts} genomes"
+    return JournalEntry("memory", line, {"generation": generation, "max_bytes": max_bytes, **ways})
 
 
 def wants_refinement(genome: Genome) -> bool:
@@ -110,29 +127,38 @@ def wants_refinement(genome: Genome) -> bool:
 
 
 def _units(
-    genomes: Sequence[Genome], bank: WeightBank, streams: Sequence[TaskStream], device: torch.device
+    genomes: Sequence[Genome], bank: WeightBank, streams: Sequence[TaskStream], executor: Executor
 ) -> list[RefinementUnit]:
-    """Genomes of equal structure, estimator and meta-structure together, cut into chunks."""
+    """Genomes of equal structure, estimator and meta-structure together, cut into chunks.
+
+    The longest come first, so that no worker is left with one at the end.
+    """
     candidates = [candidate_of(genome, bank) for genome in genomes]
-    units = []
+    units: list[tuple[int, RefinementUnit]] = []
     for members in by_structure(candidates).values():
         alike: dict[object, list[Candidate]] = {}
         for index in members:
-            estimator = _estimator(candidates[index])
-            key = (estimator.name, estimator.structure(candidates[index].genes))
+            key = meta_structure(meta_genes(candidates[index].genes))
             alike.setdefault(key, []).append(candidates[index])
         for group in alike.values():
             # The first meta-batch stands for the size of all of them.
             first = streams[0]
             sample = TaskRequest(first.use, first.options, "meta_train", first.n_tasks, 1, first.seed)
-            live = _estimator(group[0]).live_steps(group[0].genes)
-            for chunk in chunks(group, sample, device, live):
-                units.append(RefinementUnit(tuple(group[i] for i in chunk), tuple(streams)))
-    return units
-
-
-def _estimator(candidate: Candidate) -> Estimator:
-    return ESTIMATORS[str(candidate.genes["meta.estimator"])]
+            genes = meta_genes(group[0].genes)
+            footprint = ESTIMATORS[str(genes["meta.estimator"])].footprint(genes)
+            updates = whole(genes, "meta.steps") * whole(genes, "meta.truncation") * footprint.n_trainings
+            cut = chunks(
+                group,
+                sample,
+                executor.device,
+                footprint.breadth,
+                max_bytes=executor.max_bytes,
+                fit=footprint.candidates_in,
+            )
+            for chunk in cut:
+                unit = RefinementUnit(tuple(group[i] for i in chunk), tuple(streams))
+                units.append((updates * len(chunk), unit))
+    return [unit for _, unit in sorted(units, key=lambda pair: -pair[0])]
 
 
 def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:

@@ -12,8 +12,16 @@ import numpy as np
 from evometa.campaign.baselines import tuned_baselines, with_tuned_rates
 from evometa.campaign.events import GenerationSummary, Listener, ObjectiveSummary, Silent
 from evometa.campaign.fitness import CommonTasks, Evaluated, evaluate_all, objective_values
+from evometa.campaign.gradients import settle_gradients
 from evometa.campaign.ingredients import Ingredients
-from evometa.campaign.lifetime import WeightBank, birth, candidate_of, refine, wants_refinement
+from evometa.campaign.lifetime import (
+    WeightBank,
+    birth,
+    candidate_of,
+    memory_entry,
+    refine,
+    wants_refinement,
+)
 from evometa.campaign.persistence import (
     Bookkeeping,
     Judged,
@@ -23,6 +31,7 @@ from evometa.campaign.persistence import (
     commit_generation,
     restore,
 )
+from evometa.campaign.precision import precision_entry
 from evometa.config import CampaignConfig
 from evometa.errors import GenomeError
 from evometa.evolution.front import bounds, hypervolume, non_dominated
@@ -55,12 +64,16 @@ class Campaign:
         found = Ingredients.of(config)
         self.objectives, self.space, self.seeds = found.objectives, found.space, found.seeds
         self._cache = cache
+        self._compiled: frozenset[int] = frozenset()
 
     def run(self) -> None:
         """Run every generation that is not yet in the store, then the final measurements."""
         living = restore(self.store, self.config)
+        self._compiled = settle_gradients(self.config, self.space, self.store, self.executor, self.listener)
         if not living.baselines:
-            baselines = tuned_baselines(self.config, self.executor, self._cache, self.listener)
+            baselines = tuned_baselines(
+                self.config, self.executor, self._cache, self.listener, self._compiled
+            )
             living = replace(living, baselines=baselines)
         for generation in range(living.generation + 1, self.config.evolution.generations):
             living = self._generation(living, generation)
@@ -73,6 +86,8 @@ class Campaign:
         born = self._breed(before, generation)
         children = self._refine(born, before.bank, generation, book)
         judged = self._judge([*before.population, *children], before, generation, book)
+        if generation == 0 and self.executor.precision != "float32":
+            self._compare_precisions(judged, before, book)
         living = self._survive(judged, before, generation)
         book.seconds["generation"] = time.perf_counter() - started
         commit_generation(self.store, self.config, living, judged, children, book)
@@ -120,12 +135,23 @@ class Campaign:
             seed = self._seed(book, f"meta_train/{number}", generation)
             wanted = request(source.use, source.options, "meta_train", 1, 1, seed)
             streams.append(
-                TaskStream(source.use, wanted.options, self.config.refinement.n_tasks, source.horizon, seed)
+                TaskStream(
+                    source.use,
+                    wanted.options,
+                    self.config.refinement.n_tasks,
+                    source.horizon,
+                    seed,
+                    number in self._compiled,
+                )
             )
         self.listener.phase("refinement", sum(map(wants_refinement, born)))
         refined = refine(born, bank, streams, self.executor, self.listener.unit)
         book.seconds["refinement"] = refined.seconds
         book.inner_steps["refinement"] = refined.n_inner_steps
+        entry = memory_entry(refined.ways, generation, self.executor.max_bytes)
+        if entry is not None:
+            self.store.note(entry)
+            self.listener.note(entry)
         return refined.genomes
 
     def _judge(self, genomes: list[Genome], before: Living, generation: int, book: Bookkeeping) -> Judged:
@@ -148,6 +174,22 @@ class Campaign:
         reference = reference if before.reference is None else before.reference
         volume = hypervolume(values[front], self.objectives, ideal, reference)
         return Judged(genomes, values, kept, front, evaluated, rows, reference, volume)
+
+    def _compare_precisions(self, judged: Judged, before: Living, book: Bookkeeping) -> None:
+        """Note whether the precision of this campaign ranks its first genomes as float32 does."""
+        tasks = [
+            self._common(before, number, "meta_valid", source.n_tasks, 0, book)
+            for number, source in enumerate(self.config.tasks)
+        ]
+        self.listener.phase("precision", len(judged.genomes) * len(tasks))
+        candidates = [candidate_of(genome, before.bank) for genome in judged.genomes]
+        exact, book.seconds["precision"] = evaluate_all(
+            candidates, tasks, self.executor.in_precision("float32"), self.listener.unit
+        )
+        book.inner_steps["precision"] = sum(found.n_inner_steps for found in exact.values())
+        entry = precision_entry(self.executor.precision, judged.genomes, judged.evaluated, exact)
+        self.store.note(entry)
+        self.listener.note(entry)
 
     def _survive(self, judged: Judged, before: Living, generation: int) -> Living:
         """The state that the next generation starts from."""
@@ -199,7 +241,8 @@ class Campaign:
         """Tasks of source ``number`` for one generation, or with None for the final measurements."""
         source = self.config.tasks[number]
         seed = self._seed(book, f"{split}/{number}", generation)
-        wanted = request(source.use, source.options, split, n_tasks, source.horizon + 1, seed)
+        compiled = number in self._compiled
+        wanted = request(source.use, source.options, split, n_tasks, source.horizon + 1, seed, compiled)
         return CommonTasks(wanted, living.baselines[number]["adam"].candidate())
 
     def _seed(self, book: Bookkeeping, name: str, generation: int | None) -> int:

@@ -17,7 +17,8 @@ from evometa.campaign.loop import Campaign
 from evometa.campaign.results import campaign_config
 from evometa.config import CampaignConfig, config_to_json
 from evometa.errors import ConfigError, EvometaError
-from evometa.execution import Executor, pick_device, pick_workers
+from evometa.execution import Executor, pick_devices, pick_max_bytes, pick_workers
+from evometa.inner.precision import check_precision
 from evometa.inner.task_set import request
 from evometa.objectives.baseline import baseline_candidate
 from evometa.rng import derive_seed
@@ -40,10 +41,13 @@ def run_campaign(
     how the campaign was begun, and StoreError for one that exists (without ``resume``) or that runs. One
     that an error of evometa's ends before its first generation is removed, to be begun again when mended.
     """
-    device = pick_device(config.execution.device)
-    executor = Executor(device, pick_workers(config.execution.workers, device))
+    devices, precision = pick_devices(config.execution.device), config.execution.precision
+    check_precision(precision, devices[0])
+    n_workers = pick_workers(config.execution.workers, devices)
+    max_bytes = pick_max_bytes(config.execution.max_memory_bytes, n_workers, devices[0])
+    executor = Executor(devices, n_workers, precision, max_bytes)
     listener = listener or Silent()
-    kernels = _kernels(device, listener)
+    kernels = _kernels(executor.device, listener)
     check(config, executor)
     is_new = not os.path.isfile(campaign_path(root, config.name))
     try:

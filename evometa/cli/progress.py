@@ -23,9 +23,11 @@ from evometa.store import JournalEntry
 #: The loop's phases in a watcher's words.
 _PHASES = {
     "kernels": "compiling kernels, once",
+    "compilation": "trying to compile the gradient",
     "baselines": "tuning hand-designed rules",
     "refinement": "meta-training",
     "evaluation": "evaluating",
+    "precision": "evaluating in float32 as well",
     "final": "final values on meta_valid",
     "report": "report on meta_test",
 }

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from pydantic.dataclasses import dataclass
 
 from evometa.genome.genes import Value
+from evometa.inner.modes import CompileMode, Precision
 
 #: Unknown keys, silent conversions (``"64"`` for 64) and NaN are refused in every section.
 _SECTION = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -39,8 +40,14 @@ CampaignName = Annotated[
 ]
 DeviceName = Annotated[
     str,
-    Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", description='"auto", "cpu", "cuda" or "cuda:N"'),
+    Field(
+        pattern=r"^(auto|cpu|cuda(:[0-9]+(,[0-9]+)*)?)$",
+        description='"auto", "cpu", "cuda", "cuda:N" or "cuda:N,M,…"',
+    ),
 ]
+
+PrecisionName = Annotated[Precision, Field(description='"float32", "tf32" or "bfloat16"')]
+CompileModeName = Annotated[CompileMode, Field(description='"auto", "never" or "always"')]
 
 
 @dataclass(frozen=True, config=_SECTION)
@@ -150,12 +157,22 @@ class ExecutionConfig:
     """``[execution]``: where cohorts run. The number of workers never changes a result.
 
     Attributes:
-        device: ``auto`` takes a GPU where there is one.
-        workers: joblib workers; 0 means one for every CPU core.
+        device: ``auto`` takes a GPU where there is one; of several GPUs each has a worker.
+        workers: joblib workers; 0 means one for every CPU core, or for every GPU of ``device``.
+        precision: of inner training, see :mod:`evometa.inner.precision`.
+        compile: where gradients are compiled, see :mod:`evometa.inner.gradient_choice`; settled when a
+            campaign begins.
+        max_memory_bytes: what the inner trainings and meta-gradients of all workers together may take in
+            memory, on top of the interpreters and libraries that each process loads; 0 means half of the
+            machine's memory on a CPU, and what a GPU has free. Work that does not fit goes another way,
+            which may change last digits where PyTorch alone serves a rule, or ends as ``out_of_memory``.
     """
 
     device: DeviceName = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
+    max_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    precision: PrecisionName = "float32"
+    compile: CompileModeName = "auto"
 
 
 @dataclass(frozen=True, config=_SECTION)

@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from joblib import Parallel, delayed
 
-from evometa.errors import ConfigError
-from evometa.execution.units import Unit, UnitResult, run_unit
-from evometa.execution.workers import die_with, interrupts_held, stop_workers
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises ConfigError without such a GPU."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda":
-        n_gpus = torch.cuda.device_count()
-        if n_gpus == 0:
-            raise ConfigError(
-                f"execution.device = {wanted!r}, but torch finds no CUDA GPU; use 'auto' or 'cpu'"
-            )
-        if (device.index or 0) >= n_gpus:
-            raise ConfigError(
-                f"execution.device = {wanted!r}, but torch finds {n_gpus} GPU(s), 'cuda:0' the first"
-            )
-    return device
-
-
-def pick_workers(wanted: int, device: torch.device) -> int:
-    """``wanted``, or for 0 one worker a core on a CPU and one in all on a GPU."""
-    if wanted > 0:
-        return wanted
-    return (os.cpu_count() or 1) if device.type == "cpu" else 1
+from evometa.execution.units import Unit, UnitResult, halves, run_unit
+from evometa.execution.workers import claim, die_with, interrupts_held, stop_workers
+from evometa.inner.modes import Precision
 
 
 class Executor:
-    """Runs units and yields their results in the order of submission, whoever computed them."""
+    """Runs units and yields their results in the order of submission, whoever computed them.
 
-    def __init__(self, device: torch.device, n_workers: int) -> None:
-        self.device = device
+    With several GPUs there is at least one worker for each, which keeps it for life. ``max_bytes`` is what a
+    worker may take in memory for its units; None without a limit.
+    """
+
+    def __init__(
+        self,
+        devices: torch.device | Sequence[torch.device],
+        n_workers: int,
+        precision: Precision = "float32",
+        max_bytes: int | None = None,
+    ) -> None:
+        self.devices = (devices,) if isinstance(devices, torch.device) else tuple(devices)
         self.n_workers = n_workers
+        self.precision: Precision = precision
+        self.max_bytes = max_bytes
         self._has_workers = False
+        self._claims: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The first device; the others are alike."""
+        return self.devices[0]
+
+    def in_precision(self, precision: Precision) -> Executor:
+        """An executor on the same devices and workers that trains in ``precision``."""
+        other = copy.copy(self)
+        other.precision = precision
+        return other
 
     def run(
         self, units: Sequence[Unit], progress: Callable[[UnitResult], None] | None = None
@@ -59,15 +61,24 @@ class Executor:
         return results
 
     def _stream(self, units: Sequence[Unit]) -> Iterator[list[UnitResult]]:
-        name = str(self.device)
+        units = dealt(units, len(self.devices))
         if self.n_workers == 1 or len(units) <= 1:
-            yield from (run_unit(unit, name) for unit in units)
+            yield from (run_unit(unit, str(self.device), self.precision, self.max_bytes) for unit in units)
             return
         parallel = Parallel(n_jobs=self.n_workers, backend="loky", return_as="generator")
         self._has_workers = True
+        places = self._workplaces()
         with interrupts_held():  # this starts the workers where there are none
-            results = parallel(delayed(_run_in_worker)(unit, name, os.getpid()) for unit in units)
+            results = parallel(
+                delayed(_run_in_worker)(unit, places, self.precision, self.max_bytes) for unit in units
+            )
         yield from results
+
+    def _workplaces(self) -> _Workplaces:
+        if self._claims is None and len(self.devices) > 1:
+            self._claims = tempfile.TemporaryDirectory(prefix="evometa-")
+        claims = self._claims.name if self._claims else ""
+        return _Workplaces(tuple(map(str, self.devices)), self.n_workers, claims, os.getpid())
 
     def stop(self) -> None:
         """Kill the workers, whatever they are doing; a later run starts new ones."""
@@ -76,6 +87,40 @@ class Executor:
             self._has_workers = False
 
 
-def _run_in_worker(unit: Unit, device_name: str, driver: int) -> list[UnitResult]:
-    die_with(driver)
-    return run_unit(unit, device_name)
+def dealt(units: Sequence[Unit], n_devices: int) -> list[Unit]:
+    """``units``, those with more than a device's share of all candidates halved until they have no more."""
+    share = -(-sum(len(unit.candidates) for unit in units) // n_devices)
+    found: list[Unit] = []
+    waiting = list(reversed(units))
+    while waiting:
+        unit = waiting.pop()
+        if len(unit.candidates) > max(share, 1):
+            waiting += reversed(halves(unit))
+        else:
+            found.append(unit)
+    return found
+
+
+@dataclass(frozen=True)
+class _Workplaces:
+    """Where workers compute: each claims a number of its own, and numbers take the devices in turn.
+
+    ``claims`` is the folder of the claims where there are several devices, ``driver`` whom to die with.
+    """
+
+    devices: tuple[str, ...]
+    n_workers: int
+    claims: str
+    driver: int
+
+    def claim(self) -> str:
+        """The device of this worker, the same for all its life."""
+        number = claim(self.claims, self.n_workers) if len(self.devices) > 1 else 0
+        return self.devices[number % len(self.devices)]
+
+
+def _run_in_worker(
+    unit: Unit, places: _Workplaces, precision: Precision, max_bytes: int | None
+) -> list[UnitResult]:
+    die_with(places.driver)
+    return run_unit(unit, places.claim(), precision, max_bytes)

@@ -2,22 +2,28 @@
 
 A unit is one chunk of candidates of equal structure on one set of tasks. Units are cut before they are
 handed to workers and always run with one intra-operator thread, so a result depends neither on the
-number of workers nor on who computed it.
+number of workers nor on who computed it. One that fails is halved until what it fails on stands alone.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 
 from evometa.inner.cohort import Candidate
 from evometa.inner.evaluate import evaluate
+from evometa.inner.modes import Precision
+from evometa.inner.precision import precision_of
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
-from evometa.meta import ESTIMATORS, Refinement, TaskStream
+from evometa.meta import Refinement, TaskStream, refine
 from evometa.objectives.baseline import TunedBaseline, tune
+
+#: What a RuntimeError says when memory was asked for in vain.
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,9 @@ class EvaluationUnit:
     candidates: tuple[Candidate, ...]
     wanted: TaskRequest
 
-    def compute(self, device: torch.device) -> UnrollRecord:
+    def compute(self, device: torch.device, max_bytes: int | None) -> UnrollRecord:
         """The record of all candidates."""
-        return evaluate(self.candidates, self.wanted, device)
-
-    def alone(self, index: int) -> EvaluationUnit:
-        """The same work for one candidate."""
-        return replace(self, candidates=(self.candidates[index],))
+        return evaluate(self.candidates, self.wanted, device, max_bytes=max_bytes)
 
 
 @dataclass(frozen=True)
@@ -43,32 +45,23 @@ class RefinementUnit:
     candidates: tuple[Candidate, ...]
     streams: tuple[TaskStream, ...]
 
-    def compute(self, device: torch.device) -> Refinement:
+    def compute(self, device: torch.device, max_bytes: int | None) -> Refinement:
         """Refined weights of all candidates."""
-        estimator = ESTIMATORS[str(self.candidates[0].genes["meta.estimator"])]
-        return estimator.refine(self.candidates, self.streams, device)
-
-    def alone(self, index: int) -> RefinementUnit:
-        """The same work for one candidate."""
-        return replace(self, candidates=(self.candidates[index],))
+        return refine(self.candidates, self.streams, device, max_bytes=max_bytes)
 
 
 @dataclass(frozen=True)
 class TuningUnit:
-    """Tune a hand-designed rule's learning rate on the tasks of ``wanted``."""
+    """Tune a hand-designed rule's learning rate on the tasks of ``wanted``; whole or not at all."""
 
     rule: str
     wanted: TaskRequest
     n_points: int
     candidates: tuple[Candidate, ...] = ()
 
-    def compute(self, device: torch.device) -> TunedBaseline:
+    def compute(self, device: torch.device, max_bytes: int | None) -> TunedBaseline:
         """The tuned rule."""
-        return tune(self.rule, self.wanted, self.n_points, device)
-
-    def alone(self, index: int) -> TuningUnit:
-        """A tuning is whole or not at all."""
-        return self
+        return tune(self.rule, self.wanted, self.n_points, device, max_bytes=max_bytes)
 
 
 Unit = EvaluationUnit | RefinementUnit | TuningUnit
@@ -85,30 +78,55 @@ class UnitResult:
     message: str = ""
 
 
-def run_unit(unit: Unit, device_name: str) -> list[UnitResult]:
-    """Run a unit; one that fails and holds several candidates runs again for each of them alone."""
-    result = _attempt(unit, torch.device(device_name))
+def halves(unit: Unit) -> list[Unit]:
+    """The same work for the first half of the candidates and for the others, in order."""
+    middle = len(unit.candidates) // 2
+    return [
+        replace(unit, candidates=part)
+        for part in (unit.candidates[:middle], unit.candidates[middle:])
+        if part
+    ]
+
+
+def run_unit(
+    unit: Unit, device_name: str, precision: Precision = "float32", max_bytes: int | None = None
+) -> list[UnitResult]:
+    """Run a unit; one that fails and holds several candidates runs again in halves, and those likewise.
+
+    ``max_bytes`` bounds what it takes in memory beyond what the process took before.
+    """
+    device = torch.device(device_name)
+    result = _attempt(unit, device, precision, max_bytes)
     if result.status == Status.COMPLETE or len(unit.candidates) <= 1:
         return [result]
-    return [_attempt(unit.alone(index), torch.device(device_name)) for index in range(len(unit.candidates))]
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the failed attempt left is in pieces of the wrong size
+    return [found for half in halves(unit) for found in run_unit(half, device_name, precision, max_bytes)]
 
 
-def _attempt(unit: Unit, device: torch.device) -> UnitResult:
+def _attempt(unit: Unit, device: torch.device, precision: Precision, max_bytes: int | None) -> UnitResult:
     started = time.perf_counter()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        value = unit.compute(device)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return _failure(unit, Status.OUT_OF_MEMORY, error, started)
+        with precision_of(precision), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            value = unit.compute(device, max_bytes)
     except Exception as error:  # a bad genome or a user's task must cost one row, not the campaign
-        return _failure(unit, Status.ERROR, error, started)
+        status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.ERROR
+        return _failure(unit, status, error, started)
     finally:
         torch.set_num_threads(threads)
     return UnitResult(unit, Status.COMPLETE, time.perf_counter() - started, value)
 
 
-def _failure(unit: Unit, status: Status, error: BaseException, started: float) -> UnitResult:
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has a class for its allocations on a GPU, not for those on the CPU or by CUDA's libraries."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def _failure(unit: Unit, status: Status, error: Exception, started: float) -> UnitResult:
     lines = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
     return UnitResult(unit, status, time.perf_counter() - started, message=message)

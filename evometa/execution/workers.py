@@ -1,4 +1,4 @@
-"""joblib's worker processes: none answers Ctrl-C by itself, none outlives the driver.
+"""joblib's worker processes: none answers Ctrl-C by itself, none outlives the driver, each has its place.
 
 The driver alone decides what an interruption means. A worker that got the terminal's SIGINT as well would
 print a traceback, and one whose driver was killed would compute on for nobody.
@@ -6,6 +6,7 @@ print a traceback, and one whose driver was killed would compute on for nobody.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing import resource_tracker
+from pathlib import Path
 
 from joblib.externals import loky
 from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
@@ -45,6 +47,24 @@ def die_with(driver: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="driver watch", daemon=True).start()
+
+
+@lru_cache
+def claim(folder: str, n_places: int) -> int:
+    """A number below ``n_places`` that no other living process has claimed in ``folder``.
+
+    Where all are taken, one of them: a worker that is just being replaced may still hold it for a moment.
+    """
+    for place in range(n_places):
+        # Left open: the system lets go of the lock when this process ends, however that happens.
+        file = os.open(Path(folder) / f"{place}.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+        else:
+            return place
+    return os.getpid() % n_places
 
 
 def stop_workers() -> None:

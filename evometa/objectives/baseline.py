@@ -66,11 +66,13 @@ def tune(
     *,
     genes: Genes = _DEFAULT_GENES,
     criterion: Callable[[UnrollRecord], list[float]] | None = None,
+    max_bytes: int | None = None,
 ) -> TunedBaseline:
     """Tune ``rule``'s learning rate on the tasks of ``wanted`` over at least ``n_points`` grid points.
 
     ``genes`` sets others of its genes; ``criterion`` gives each candidate of a record a score to minimise,
-    by default :func:`relative_scores`. Of equal scores the smaller rate wins.
+    by default :func:`relative_scores`. Of equal scores the smaller rate wins. ``max_bytes`` bounds the memory
+    that this takes.
     """
     judge = criterion or relative_scores
     gene = learner_space(RULES[rule])["lr"]
@@ -81,12 +83,11 @@ def tune(
 
     def measured(rates: list[float]) -> list[float]:
         candidates = [baseline_candidate(rule, rate, genes) for rate in rates]
-        cut = chunks(candidates, wanted, device) if candidates else []
-        return [
-            score
-            for chunk in cut
-            for score in judge(evaluate([candidates[i] for i in chunk], wanted, device))
-        ]
+        cut = chunks(candidates, wanted, device, max_bytes=max_bytes) if candidates else []
+        records = (
+            evaluate([candidates[i] for i in chunk], wanted, device, max_bytes=max_bytes) for chunk in cut
+        )
+        return [score for record in records for score in judge(record)]
 
     while True:
         fresh = [e for e in exponents if e not in scores and low <= _rate(e) <= high]

@@ -33,7 +33,7 @@ class KillAt:
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    phase = unit = generation = _tick
+    phase = unit = note = generation = _tick
 
 
 def killed_at(n: int, config: CampaignConfig, root: Path) -> bool:

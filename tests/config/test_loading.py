@@ -23,6 +23,7 @@ from evometa.config import (
     load_config,
 )
 from evometa.errors import ConfigError
+from evometa.inner.precision import PRECISIONS
 
 DIGITS = '[[tasks]]\nuse = "digits"\n'
 
@@ -76,7 +77,12 @@ configs = st.builds(
     objectives=st.builds(ObjectivesConfig, distinct(4, min_size=1)),
     final=st.builds(FinalConfig, counts, counts),
     execution=st.builds(
-        ExecutionConfig, st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]), st.integers(0, 64)
+        ExecutionConfig,
+        st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "cuda:0,2"]),
+        st.integers(0, 64),
+        st.integers(0, 2**50),
+        st.sampled_from(PRECISIONS),
+        st.sampled_from(["auto", "never", "always"]),
     ),
     baseline=st.builds(BaselineConfig, counts, st.integers(2, 100)),
 )

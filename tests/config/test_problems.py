@@ -127,7 +127,8 @@ def problem(folder: Path, text: str, overrides: Sequence[str] = (), name: str | 
         ),
         (
             DIGITS + '[execution]\ndevice = "gpu"',
-            'study.toml: execution.device = "gpu": allowed is "auto", "cpu", "cuda" or "cuda:N"',
+            'study.toml: execution.device = "gpu": allowed is "auto", "cpu", "cuda", "cuda:N" or'
+            ' "cuda:N,M,…"',
         ),
         (
             'name = "../up"\n' + DIGITS,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from evometa.errors import ConfigError
-from evometa.execution import EvaluationUnit, Executor, UnitResult, pick_device, pick_workers
+from evometa.execution import EvaluationUnit, Executor, UnitResult
+from evometa.execution.units import run_unit
 from evometa.inner.cohort import Candidate
+from evometa.inner.evaluate import evaluate
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import request
 from evometa.rng import torch_generator
@@ -55,17 +57,66 @@ def test_a_bad_candidate_costs_its_own_row_only() -> None:
     results = Executor(CPU, 1).run([unit])
     assert [result.status for result in results] == [Status.COMPLETE, Status.ERROR, Status.COMPLETE]
     assert [result.unit.candidates[0].id for result in results] == ["good", "bad", "also good"]
-    assert results[1].message.startswith("IndexError: ")
+    assert results[1].message.partition(": ")[0] in ("IndexError", "RuntimeError"), "PyTorch's or a kernel's"
     assert "\n" not in results[1].message
 
 
-def test_running_out_of_memory_is_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_much(*arguments: object) -> None:
-        raise MemoryError
+ENDS_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
 
-    monkeypatch.setattr("evometa.execution.units.evaluate", too_much)
+
+def fits(monkeypatch: pytest.MonkeyPatch, most: int, error: BaseException) -> list[int]:
+    """From here on no more than ``most`` candidates are trained at once; returns the sizes that are tried."""
+    tried: list[int] = []
+
+    def bounded(candidates: tuple[Candidate, ...], *arguments: object, **options: object) -> UnrollRecord:
+        tried.append(len(candidates))
+        if len(candidates) > most:
+            raise error
+        return evaluate(candidates, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("evometa.execution.units.evaluate", bounded)
+    return tried
+
+
+@pytest.mark.parametrize("error", ENDS_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_unit_that_does_not_fit_is_halved_until_it_does(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = EvaluationUnit(tuple(candidate(f"c{i}", "adam", lr=10.0**-i) for i in range(1, 6)), WANTED)
+    (whole,) = Executor(CPU, 1).run([unit])
+    tried = fits(monkeypatch, 2, error)
+    results = Executor(CPU, 1).run([unit])
+    assert tried == [5, 2, 3, 1, 2]
+    assert [one.id for result in results for one in result.unit.candidates] == ["c1", "c2", "c3", "c4", "c5"]
+    assert {result.status for result in results} == {Status.COMPLETE}
+    in_pieces = np.concatenate([losses(result) for result in results])
+    np.testing.assert_allclose(in_pieces, losses(whole), rtol=1e-5)
+
+
+def test_what_fits_in_no_size_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits(monkeypatch, 0, ENDS_OF_MEMORY[1])
+    results = Executor(CPU, 1).run([EvaluationUnit((candidate("a", "sgd"), candidate("b", "sgd")), WANTED)])
+    assert [result.status for result in results] == [Status.OUT_OF_MEMORY] * 2
+    assert results[0].message == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
+
+
+def test_memory_that_the_cpu_does_not_have_is_known_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evometa.execution.units.evaluate", lambda *arguments, **options: torch.empty(10**15))
     (result,) = Executor(CPU, 1).run([EvaluationUnit((candidate("c", "sgd"),), WANTED)])
     assert result.status == Status.OUT_OF_MEMORY
+
+
+def test_a_gpu_s_memory_is_gathered_before_the_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = fits(monkeypatch, 0, ENDS_OF_MEMORY[1])
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: tried.append(-1))
+    unit = EvaluationUnit((candidate("a", "sgd"), candidate("b", "sgd")), WANTED)
+    run_unit(unit, "cuda:1")
+    assert tried == [2, -1, 1, 1]
 
 
 def test_the_callers_thread_count_is_put_back() -> None:
@@ -94,15 +145,10 @@ def test_interrupts_stay_held_while_workers_start() -> None:
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_devices_and_workers_are_picked_as_asked() -> None:
-    assert pick_device("cpu") == CPU
-    assert pick_device("auto").type in ("cpu", "cuda")
-    assert pick_workers(3, CPU) == 3
-    assert pick_workers(0, CPU) >= 1
-    assert pick_workers(0, torch.device("cuda")) == 1
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
-def test_a_gpu_that_is_not_there_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigError, match="torch finds no CUDA GPU"):
-        pick_device("cuda")
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_units_train_in_the_executors_precision(n_workers: int) -> None:
+    units = [EvaluationUnit((candidate(f"c{i}", "adam"),), WANTED) for i in range(2)]
+    exact = Executor(CPU, n_workers)
+    for full, lowered in zip(exact.run(units), exact.in_precision("bfloat16").run(units), strict=True):
+        assert not np.array_equal(losses(full), losses(lowered))
+        np.testing.assert_allclose(losses(full), losses(lowered), rtol=0.05)

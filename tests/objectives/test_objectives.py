@@ -18,7 +18,9 @@ def outcomes(final: list[float], lost: int = 0) -> Outcomes:
     n = len(final)
     status = np.array(["diverged"] * lost + ["complete"] * (n - lost))
     ones = np.ones(n)
-    return Outcomes(status, ones, ones, ones, ones, np.array(final), np.array(final) ** 2, Cost(2.0, 14.0, 0))
+    return Outcomes(
+        status, ones, ones, ones, ones, np.array(final), np.array(final) ** 2, Cost(2.0, 14.0, 0, 9.0)
+    )
 
 
 def record(losses: list[list[float]], **changes: object) -> UnrollRecord:
@@ -103,20 +105,22 @@ def test_what_is_no_finite_number_is_the_worst_and_named_on_trial(result: object
 def test_user_objectives_are_found_by_path_and_their_errors_are_named(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text(  # type: ignore[operator]
+    (tmp_path / "objectives_of_a_user.py").write_text(  # type: ignore[operator]
         'def slow(outcomes):\n    """Ten times the state."""\n'
         "    return 10 * outcomes.cost.state_floats_per_param\n"
         "def broken(outcomes):\n    return 1 / 0\nNUMBER = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    slow = find_objective("mine:slow")
+    slow = find_objective("objectives_of_a_user:slow")
     assert slow(outcomes([1.0])) == 20.0
     assert slow.summary == "Ten times the state."
-    broken = find_objective("mine:broken")
+    broken = find_objective("objectives_of_a_user:broken")
     assert broken(outcomes([1.0])) == broken.worst
-    with pytest.raises(ObjectiveError, match="'mine:broken' raised ZeroDivisionError: division by zero"):
+    with pytest.raises(
+        ObjectiveError, match="'objectives_of_a_user:broken' raised ZeroDivisionError: division by zero"
+    ):
         broken.strict(outcomes([1.0]))
     with pytest.raises(ObjectiveError, match="expected a function"):
-        find_objective("mine:NUMBER")
+        find_objective("objectives_of_a_user:NUMBER")
     with pytest.raises(UnknownNameError, match="did you mean 'meta_loss'"):
         find_objective("meta_los")
