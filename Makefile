@@ -10,7 +10,7 @@ SETUP_INPUTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help campaign test slow-test lint sdist clean
+.PHONY: help campaign benchmark test slow-test lint sdist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ campaign: $(VENV)/installed ## evolve an optimizer on handwritten digits, draw i
 	@echo 'Campaign:   $(QUICKSTART)/campaign.db   ($(BIN)/evometa show quickstart)'
 	@echo 'Figure:     plots/quickstart/'
 	@echo 'Optimizer:  $(QUICKSTART)/knee.safetensors   (evometa.load_optimizer loads it)'
+
+benchmark: $(VENV)/installed-benchmark ## time inner training beside a naive loop, JAX and the machine's roofline
+	$(BIN)/python -m benchmarks
 
 # One thread for each of the two test processes: more only get in each other's way.
 test slow-test: export OMP_NUM_THREADS := 1
@@ -51,6 +54,10 @@ $(VENV)/installed: $(SETUP_INPUTS)
 
 $(VENV)/installed-dev: $(SETUP_INPUTS)
 	$(call install,.[dev])
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-benchmark: $(SETUP_INPUTS)
+	$(call install,.[benchmark])
 	@touch $(VENV)/installed $@
 
 define install

@@ -1,0 +1,122 @@
+"""``python -m benchmarks``: measure, print tables, write one JSON document."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks import machine, report, tables
+from benchmarks.groups import campaign, jax_plans, memory, mixed, scaling, throughput
+from benchmarks.roofline import rates
+from benchmarks.rounds import Progress
+from benchmarks.teams import has_jax, teams
+from benchmarks.workload import Mode
+from evometa.cli import output
+
+#: JSON documents go here unless told otherwise.
+RESULTS = Path(__file__).parent / "results"
+
+
+class Group(StrEnum):
+    """What can be measured by itself; ``jax-plans`` only when asked for."""
+
+    FORWARD = "forward"
+    BPTT = "bptt"
+    PES = "pes"
+    MIXED = "mixed"
+    SCALING = "scaling"
+    MEMORY = "memory"
+    CAMPAIGN = "campaign"
+    JAX_PLANS = "jax-plans"
+
+
+_MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
+    only: Annotated[
+        list[Group] | None,
+        typer.Option(help="Measure this group only; may be repeated.  [default: all but jax-plans]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON document.  [default: benchmarks/results/DATE.json]"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
+) -> None:
+    """Measure evometa beside a naive loop, eager vmap, JAX and this machine's roofline."""
+    console = output.console()
+    started = time.perf_counter()
+    chosen = list(dict.fromkeys(only or [group for group in Group if group != Group.JAX_PLANS]))
+    found = machine.describe()
+    for line in report.machine_lines(found):
+        console.print(line, soft_wrap=True)
+    if not has_jax():
+        console.print("JAX is not installed; for its columns: pip install -e '.[benchmark]'")
+    document: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": found,
+        "rounds": rounds,
+        "quick": quick,
+    }
+    with console.status("") as status:
+
+        def progress(what: str, number: int, n_all: int) -> None:
+            status.update(f"{what} ({number} of {n_all}), {time.perf_counter() - started:.0f} s")
+
+        for group in chosen:
+            document[group.value] = _measured(group, rounds, progress, console, document, quick=quick)
+    document["seconds"] = time.perf_counter() - started
+    path = out or RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.json"
+    report.write(path, document)
+    console.print(f"\n{document['seconds'] / 60:.1f} minutes; written to {os.path.relpath(path)}")
+
+
+def _measured(
+    group: Group,
+    rounds: int,
+    progress: Progress,
+    console: Console,
+    document: dict[str, Any],
+    *,
+    quick: bool,
+) -> Any:
+    """Measure a group and show its tables; its part of the document."""
+    match group:
+        case Group.FORWARD | Group.BPTT | Group.PES:
+            mode = _MODES[group]
+            roofline = None
+            if mode == "forward":
+                progress("roofline", 1, 1)
+                roofline = document["rates"] = rates.measure(0.02 if quick else 1.0)
+                tables.show_rates(console, roofline)
+            with teams(*throughput.CONTESTANTS) as opened:
+                timings = throughput.measure(mode, opened, rounds, progress, quick=quick)
+            return tables.show_throughput(console, mode, timings, roofline, quick=quick)
+        case Group.MIXED:
+            with teams(*mixed.CONTESTANTS) as opened:
+                return tables.show_mixed(
+                    console, mixed.measure(opened, min(rounds, 3), progress, quick=quick)
+                )
+        case Group.SCALING:
+            with teams("evometa") as opened:
+                grown = scaling.measure(opened["evometa"], min(rounds, 3), progress, quick=quick)
+            return tables.show_scaling(console, grown)
+        case Group.MEMORY:
+            return tables.show_memory(console, memory.measure(progress, quick=quick))
+        case Group.CAMPAIGN:
+            return tables.show_campaign(console, campaign.measure(progress, quick=quick))
+        case Group.JAX_PLANS:
+            return tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The contestants; each module is imported in its own process."""

@@ -1,0 +1,79 @@
+"""evometa as a campaign runs it: units of work cut by the chunk plan, on one worker a core."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import torch
+
+from benchmarks.workload import SEED, Workload
+from evometa.campaign.lifetime import WeightBank, refine
+from evometa.execution import EvaluationUnit, Executor, Unit, pick_workers
+from evometa.genome.genome import Genome
+from evometa.inner.cohort import by_structure
+from evometa.inner.evaluate import chunks
+from evometa.inner.record import Status
+
+
+class Engine:
+    """The campaign's path: from submitting units to having all results, with warm workers.
+
+    ``n_workers``: 0 for one a core.
+    """
+
+    n_workers = 0
+
+    def __init__(self, workload: Workload) -> None:
+        self.facts: dict[str, float] = {}
+        self.workload = workload
+        device = torch.device("cpu")
+        self.executor = Executor(device, pick_workers(self.n_workers, device))
+        self.seeds = count(SEED)
+        if workload.mode == "forward":
+            self.units = evaluation_units(workload, device)
+        else:
+            self.bank = WeightBank()
+            self.genomes = [
+                Genome(one.id, one.family, one.genes, name, name)
+                for one in workload.candidates
+                for name in (self.bank.put(dict(one.weights)),)
+            ]
+        self.run()
+
+    def run(self) -> int:
+        if self.workload.mode == "forward":
+            return self._evaluate()
+        return self._refine(next(self.seeds))
+
+    def _evaluate(self) -> int:
+        results = self.executor.run(self.units)
+        for result in results:
+            if result.status != Status.COMPLETE or result.value is None:
+                raise RuntimeError(result.message)
+        return sum(result.value.n_inner_steps for result in results)  # type: ignore[union-attr, misc]
+
+    def _refine(self, seed: int) -> int:
+        """One lifetime's meta-training; every repetition draws tasks of its own, as generations do."""
+        bank = WeightBank(dict(self.bank.blobs))
+        refined = refine(self.genomes, bank, [self.workload.stream(seed)], self.executor)
+        failed = [genome for genome in refined.genomes if "failed" in genome.lineage.weights]
+        if failed:
+            raise RuntimeError(failed[0].lineage.weights)
+        return refined.n_inner_steps
+
+
+class EngineOnOneWorker(Engine):
+    """The same in this process alone."""
+
+    n_workers = 1
+
+
+def evaluation_units(workload: Workload, device: torch.device) -> list[Unit]:
+    """The units of a generation's evaluation, learned rules first, as a campaign cuts them."""
+    candidates, wanted = workload.candidates, workload.request()
+    units = [
+        EvaluationUnit(tuple(candidates[group[i]] for i in chunk), wanted)
+        for group in by_structure(candidates).values()
+        for chunk in chunks([candidates[index] for index in group], wanted, device)
+    ]
+    return sorted(units, key=lambda unit: not unit.candidates[0].weights)

@@ -1,0 +1,125 @@
+"""The share of a campaign's wall-clock that is not inner training, at P = 256 and G = 50.
+
+A campaign is run as a user runs it; whatever passes outside the executor's runs (variation, ranking, store,
+the figure drawn in the end) is not inner training. Its inner training is short, which makes the share larger
+than in the campaigns one would run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rounds import Progress
+from evometa.campaign.events import GenerationSummary, Silent
+from evometa.campaign.session import run_campaign
+from evometa.config import CampaignConfig, EvolutionConfig, FinalConfig, RefinementConfig, TaskSource
+from evometa.execution import Executor
+from evometa.plots.registry import draw
+from evometa.store import CampaignStore
+
+
+@dataclass(frozen=True)
+class Share:
+    """Seconds of one campaign.
+
+    Attributes:
+        total_seconds: from its start to its figure.
+        inner_seconds: inside the executor's runs.
+        figure_seconds: of drawing the Pareto front.
+    """
+
+    population: int
+    generations: int
+    n_tasks: int
+    horizon: int
+    total_seconds: float
+    inner_seconds: float
+    figure_seconds: float
+
+    @property
+    def other(self) -> float:
+        """Share of the wall-clock that is not inner training."""
+        return 1 - self.inner_seconds / self.total_seconds
+
+    @property
+    def other_seconds_per_generation(self) -> float:
+        """What a generation takes beside its inner training."""
+        outside = self.total_seconds - self.inner_seconds - self.figure_seconds
+        return outside / self.generations
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with the share."""
+        return {**asdict(self), "other_share": self.other}
+
+
+def settings(*, quick: bool) -> CampaignConfig:
+    """Digits, T = 2, K = 50; learned rules make four meta-updates."""
+    population, generations = (4, 2) if quick else (256, 50)
+    source = TaskSource(
+        "digits", n_tasks=2, horizon=4 if quick else 50, options={"tasks_per_architecture": 2}
+    )
+    return CampaignConfig(
+        name="clock",
+        tasks=(source,),
+        evolution=EvolutionConfig(population=population, generations=generations),
+        refinement=RefinementConfig(n_tasks=2, max_steps=4),
+        final=FinalConfig(n_tasks=2, test_tasks=2),
+    )
+
+
+@contextmanager
+def timed_executor() -> Iterator[list[float]]:
+    """Seconds of every run of an executor inside the block."""
+    seconds: list[float] = []
+    run = Executor.run
+
+    def timed(self: Executor, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return run(self, *args, **kwargs)
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    Executor.run = timed  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        Executor.run = run  # type: ignore[method-assign]
+
+
+class _Watch(Silent):
+    """Tells the generations."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def generation(self, summary: GenerationSummary) -> None:
+        self.progress("campaign", summary.generation + 1, summary.n_generations)
+
+
+def measure(progress: Progress, *, quick: bool) -> Share:
+    """Run the campaign in a temporary folder."""
+    config = settings(quick=quick)
+    with tempfile.TemporaryDirectory() as folder, timed_executor() as inner:
+        started = time.perf_counter()
+        path = run_campaign(config, Path(folder), listener=_Watch(progress))
+        drawing = time.perf_counter()
+        with CampaignStore.open(path, readonly=True) as store:
+            draw("pareto_front", store, Path(folder))
+        ended = time.perf_counter()
+    (source,) = config.tasks
+    return Share(
+        population=config.evolution.population,
+        generations=config.evolution.generations,
+        n_tasks=source.n_tasks,
+        horizon=source.horizon,
+        total_seconds=ended - started,
+        inner_seconds=sum(inner),
+        figure_seconds=ended - drawing,
+    )

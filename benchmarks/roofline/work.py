@@ -1,0 +1,106 @@
+"""The work of one inner step, counted on evometa's own code in PyTorch; nothing is typed in per rule.
+
+One candidate makes one update on one task, and one gradient is taken; every operation that PyTorch dispatches
+is counted by the convention of :mod:`evometa.rules.cost` and sorted into matrix products, transcendental
+functions and other arithmetic. An ideal machine does the three one after the other, each at its best rate,
+while the numbers that live between steps go through memory: whichever takes longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+from benchmarks.roofline.rates import bandwidth, best
+from benchmarks.workload import Spec, Workload
+from evometa.inner.cohort import Cohort
+from evometa.inner.task_set import prepare
+from evometa.native import disabled
+from evometa.rules.base import StepContext
+from evometa.rules.cost import OperationCounter
+from evometa.trees import count
+
+_PRODUCTS = {"mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv"}
+_TRANSCENDENTAL = {
+    *("sigmoid", "tanh", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "erf"),
+    *("_log_softmax", "_softmax"),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one inner step of one candidate on one task.
+
+    Attributes:
+        product_flops: multiplications and additions in matrix products.
+        transcendentals: values of exp, log, sigmoid, tanh and the like.
+        other_flops: everything else, roots and divisions included.
+        bytes: the state read and written, params read and written, gradients read.
+    """
+
+    product_flops: int
+    transcendentals: int
+    other_flops: int
+    bytes: int
+
+    def ideal_seconds(self, rates: dict[str, float], n_cores: int) -> float:
+        """The least time on one of ``n_cores`` busy cores, whose rates together are ``rates``."""
+        arithmetic = (
+            self.product_flops / best(rates, "product")
+            + self.transcendentals / best(rates, "transcendental")
+            + self.other_flops / (rates.get("multiply-add registers", best(rates, "product")) / 2)
+        )
+        return n_cores * max(arithmetic, self.bytes / bandwidth(rates, self.bytes))
+
+
+class WorkCounter(OperationCounter):
+    """Operations sorted into kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = self.transcendentals = self.others = 0
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        before = self.n_operations
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        counted, name = self.n_operations - before, func.overloadpacket.__name__.removesuffix("_")
+        if name in _PRODUCTS:
+            self.products += counted
+        elif name in _TRANSCENDENTAL:
+            self.transcendentals += counted
+        else:
+            self.others += counted
+        return result
+
+
+def count_work(spec: Spec, width: int = 32) -> Work:
+    """The work of a rule on a perceptron 64–width–10, batches of 64."""
+    workload = Workload.of("forward", spec, 1, n_tasks=1, n_steps=1, width=width)
+    device = torch.device("cpu")
+    cohort = Cohort.of(workload.candidates, device)
+    (part,) = prepare(workload.request(), device)
+    weights, hyper = cohort.member(0)
+    assert part.indices is not None
+    batch = part.tasks.batch(part.indices[:, 0])
+    params = part.params.unsqueeze(0)
+    gradient = part.tasks.loss_and_grad
+    assert gradient is not None
+    with torch.no_grad(), disabled():
+        state = cohort.learner.init_state(weights, part.params, part.tasks.layout)
+        context = StepContext(part.tasks.layout, torch.tensor(1.0), torch.tensor(100.0), torch.ones(1))
+        with WorkCounter() as counter:
+            _, grads = gradient(params, batch)
+            step, _ = cohort.learner.update(weights, hyper, state, grads[0], part.params, context)
+            part.params.add(step)
+    moved = 2 * count(state) + 3 * part.params.numel()
+    return Work(counter.products, counter.transcendentals, counter.others, 4 * moved)

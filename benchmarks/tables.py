@@ -1,0 +1,192 @@
+"""The table of each group, and its part of the JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.groups import throughput
+from benchmarks.groups.campaign import Share
+from benchmarks.groups.mixed import Mixed
+from benchmarks.groups.scaling import Growth
+from benchmarks.machine import n_cores
+from benchmarks.report import TITLES, number, rates_of, show
+from benchmarks.roofline.rates import TRIAD_BYTES, best
+from benchmarks.roofline.work import count_work
+from benchmarks.rounds import Timing
+from benchmarks.workload import RULES, Mode, Workload
+
+_JAX = ("jax", "jax-tuned")
+_MODES: dict[Mode, str] = {
+    "forward": "Inner training, forward",
+    "bptt": "Meta-gradients by BPTT",
+    "pes": "Meta-gradients by PES",
+}
+
+
+def show_rates(console: Console, rates: dict[str, float]) -> None:
+    """What the roofline is made of."""
+    rows = [["matrix products, Gflop/s", number(best(rates, "product") / 1e9)]]
+    if "multiply-add registers" in rates:
+        rows.append(["multiply-adds from registers, Gflop/s", number(rates["multiply-add registers"] / 1e9)])
+    rows.append(["transcendental functions, 10⁹/s", number(best(rates, "transcendental") / 1e9)])
+    for size in TRIAD_BYTES:
+        rows.append([f"triad of {size / 2**10:,.0f} KiB, GB/s", number(rates[f"triad {size}"] / 1e9)])
+    show(console, "Rates of this machine, all cores busy", ["rate", "all cores"], rows)
+
+
+def show_throughput(
+    console: Console,
+    mode: Mode,
+    timings: Mapping[str, Mapping[str, Timing]],
+    rates: dict[str, float] | None,
+    *,
+    quick: bool,
+) -> dict[str, Any]:
+    """Inner steps a second of every contestant, ratios, and the share of the roofline."""
+    others = [name for name in throughput.CONTESTANTS if name != "evometa"]
+    rows, ratio_rows, document = [], [], {}
+    for rule, own in timings.items():
+        ratios = throughput.ratios(own, others)
+        rows.append([RULES[rule][0], *(rates_of(own.get(name)) for name in throughput.CONTESTANTS)])
+        rows[-1] += [number(own[n].facts["compile_seconds"]) if n in own else "–" for n in _JAX]
+        ratio_rows.append([RULES[rule][0], *(number(ratios[n]) if n in ratios else "–" for n in others)])
+        document[rule] = {
+            "ratios": ratios,
+            "contestants": {name: timing.to_json() for name, timing in own.items()},
+        }
+        if rates:
+            work = count_work(RULES[rule][1])
+            ceiling = n_cores() / work.ideal_seconds(rates, n_cores())
+            share = own["evometa"].rate / ceiling
+            ratio_rows[-1] += [number(ceiling), f"{share:.0%}"]
+            document[rule]["roofline"] = {
+                "work": asdict(work),
+                "inner_steps_per_second": ceiling,
+                "share": share,
+            }
+    headers = ["rule", *(TITLES[name] for name in throughput.CONTESTANTS)]
+    headers += [f"{TITLES[name]} compiles, s" for name in _JAX]
+    title = f"{_MODES[mode]}: inner steps/s ({_sizes(mode, quick=quick)})"
+    notes = ["medians of the rounds, ± half the distance between slowest and fastest"]
+    show(console, title, headers, rows, notes + _reduced(mode, quick=quick))
+    headers = ["rule", *(f"× {TITLES[name]}" for name in others)]
+    headers += ["roofline, inner steps/s", "share reached"] if rates else []
+    show(console, f"{_MODES[mode]}: evometa over the others", headers, ratio_rows)
+    return document
+
+
+def _sizes(mode: Mode, *, quick: bool) -> str:
+    size = (throughput.QUICK if quick else throughput.SIZES)[mode]
+    particles = f" × {2 * Workload.n_pairs} particles" if mode == "pes" else ""
+    n_steps = f"{size.n_segments} × {size.n_steps}" if mode == "pes" else str(size.n_steps)
+    return f"P={size.n_candidates}{particles}, T={size.n_tasks}, K={n_steps}, digits MLP 64–32–10, batch 64"
+
+
+def _reduced(mode: Mode, *, quick: bool) -> list[str]:
+    """A note on who does less in one repetition."""
+    if quick:
+        return []
+    reduced = [f"{TITLES[name]} P={p}, K={k}" for name, (p, k) in throughput.SIZES[mode].reduced.items()]
+    return [f"in one repetition, recurrent rules: {'; '.join(reduced)}"] if reduced else []
+
+
+def show_mixed(console: Console, mixed: Mixed) -> dict[str, Any]:
+    """The mixed generation."""
+    rows = [
+        [
+            title,
+            f"{mixed.seconds(name):.2f}",
+            f"{mixed.parts_seconds(name):.2f}",
+            f"{mixed.overhead(name):.3f}",
+        ]
+        for name, title in (
+            ("evometa-1", "evometa, one worker"),
+            ("evometa", f"evometa, {n_cores()} workers"),
+        )
+    ]
+    document: dict[str, Any] = {
+        "seconds": {name: mixed.seconds(name) for name in mixed.whole},
+        "parts_seconds": {name: mixed.parts_seconds(name) for name in mixed.parts},
+        "overhead": {name: mixed.overhead(name) for name in mixed.parts},
+        "workers_speedup": mixed.efficiency,
+        "n_structures": len(mixed.parts["evometa"]),
+    }
+    notes = [f"{n_cores()} workers are {mixed.efficiency:.2f}× as fast as one"]
+    if mixed.jax_seconds is not None:
+        compiled = mixed.whole["jax"].facts["compile_seconds"]
+        rows.append([f"JAX, with {compiled:.0f} s of compiling", f"{mixed.jax_seconds:.2f}", "–", "–"])
+        document["jax_compile_seconds"] = compiled
+        document["jax_seconds"] = mixed.jax_seconds
+        notes.append(f"JAX takes {mixed.jax_seconds / mixed.seconds('evometa'):.1f}× as long as evometa")
+    title = f"A mixed generation: 32 candidates of {document['n_structures']} structures, T=8, K=100"
+    show(console, title, ["", "seconds", "its parts alone", "ratio"], rows, notes)
+    return document
+
+
+def show_scaling(console: Console, grown: Mapping[str, list[Growth]]) -> dict[str, Any]:
+    """Exponents."""
+    rows = [
+        [
+            RULES[rule][0],
+            growth.size,
+            ", ".join(map(str, growth.values)),
+            ", ".join(f"{seconds:.3f}" for seconds in growth.seconds),
+            f"{growth.exponent:.2f}",
+        ]
+        for rule, growths in grown.items()
+        for growth in growths
+    ]
+    headers = ["rule", "varied", "values", "seconds", "exponent"]
+    show(console, "Growth of the time of an evaluation: time ∝ size^exponent", headers, rows)
+    return {
+        rule: {
+            growth.size: {
+                "values": list(growth.values),
+                "seconds": list(growth.seconds),
+                "exponent": growth.exponent,
+            }
+            for growth in growths
+        }
+        for rule, growths in grown.items()
+    }
+
+
+def show_memory(console: Console, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Peak resident memory."""
+    keys = ("peak_bytes", "driver_bytes", "largest_child_bytes")
+    rows = [[title, *(f"{one[key] / 1e6:,.0f}" for key in keys)] for title, one in found.items()]
+    headers = ["workload", "in all, MB", "driver, MB", "largest worker, MB"]
+    show(console, "Peak resident memory of a fresh process and its workers", headers, rows)
+    return found
+
+
+def show_campaign(console: Console, share: Share) -> dict[str, Any]:
+    """What is not inner training."""
+    rows = [
+        ["whole campaign, s", f"{share.total_seconds:.1f}"],
+        ["inner training, s", f"{share.inner_seconds:.1f}"],
+        ["figure, s", f"{share.figure_seconds:.1f}"],
+        ["everything else, s a generation", f"{share.other_seconds_per_generation:.3f}"],
+        ["not inner training", f"{share.other:.1%}"],
+    ]
+    title = (
+        f"A campaign, population {share.population}, {share.generations} generations, "
+        f"T={share.n_tasks}, K={share.horizon}"
+    )
+    show(console, title, ["", "measured"], rows)
+    return share.to_json()
+
+
+def show_jax_plans(console: Console, found: Mapping[str, Mapping[str, Timing]]) -> dict[str, Any]:
+    """Every plan that was tried."""
+    rows = [
+        [key, plan, rates_of(timing), number(timing.facts["compile_seconds"])]
+        for key, plans in found.items()
+        for plan, timing in sorted(plans.items(), key=lambda item: -item[1].rate)
+    ]
+    show(console, "Plans of the JAX programs", ["workload", "plan", "inner steps/s", "compiles, s"], rows)
+    return {key: {plan: timing.to_json() for plan, timing in plans.items()} for key, plans in found.items()}
