@@ -6,8 +6,9 @@ The keys are ``max_bytes`` (or null), ``hidden``, ``n_tasks``, and ``genes`` (of
 from __future__ import annotations
 
 import json
-import resource
+import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -20,7 +21,9 @@ CPU = torch.device("cpu")
 
 
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Most memory this process has had; ``ru_maxrss`` would begin with that of its parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
 
 
 def main(asked: dict[str, object]) -> None:

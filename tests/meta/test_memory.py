@@ -29,6 +29,9 @@ TBPTT: dict[str, Value] = {"estimator": "tbptt", "steps": 2, "unroll_length": 20
 PARTICLES: dict[str, Value] = {"steps": 2, "unroll_length": 20, "truncation": 5, "pairs": 4}
 
 
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+
+
 @cache
 def refined(genes: str, max_bytes: int | None, hidden: int = 20, n_tasks: int = 4) -> dict[str, Any]:
     """Peak memory beyond that of a warm process, ways taken, and a sum that tells weights apart."""
@@ -45,6 +48,7 @@ def refined(genes: str, max_bytes: int | None, hidden: int = 20, n_tasks: int = 
     return found
 
 
+@needs_proc
 def test_backpropagation_stays_below_a_limit_that_it_would_exceed() -> None:
     genes = json.dumps(TBPTT)
     free, bound = refined(genes, None), refined(genes, LIMIT)
@@ -55,6 +59,7 @@ def test_backpropagation_stays_below_a_limit_that_it_would_exceed() -> None:
     assert bound["weights"] == free["weights"]
 
 
+@needs_proc
 @pytest.mark.parametrize(
     "genes",
     [{**TBPTT, "second_order": True}, {**PARTICLES, "estimator": "pes"}],
@@ -65,6 +70,7 @@ def test_other_estimators_stay_below_it(genes: dict[str, Value]) -> None:
 
 
 @pytest.mark.slow
+@needs_proc
 # The hybrid gives each of its two estimators half, and PES keeps 8 trainings of about 13 MB.
 @pytest.mark.parametrize("max_bytes", [450 * MB, 900 * MB])
 @pytest.mark.parametrize(
