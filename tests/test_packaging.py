@@ -79,6 +79,7 @@ def test_what_is_imported_is_what_is_declared() -> None:
     third_party = imported - sys.stdlib_module_names - {"evometa"}
     providers = importlib.metadata.packages_distributions()
     distributions = {canonicalize_name(providers[name][0]) for name in third_party}
+    distributions |= {"ninja", "setuptools"}  # what PyTorch builds extensions with, and does not bring itself
     assert distributions == {canonicalize_name(requirement.name) for requirement in needed("evometa")}
 
 
