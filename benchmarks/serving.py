@@ -40,6 +40,9 @@ class Contestant(Protocol):
     def run(self) -> int:
         """Do the work once; the inner steps made."""
 
+    def close(self) -> None:
+        """End what was started, before the process ends."""
+
 
 def load(name: str) -> type[Contestant]:
     """The class of a contestant."""
@@ -56,6 +59,8 @@ def serve(name: str) -> None:
         prepared: dict[str, Contestant] = {}
         for line in sys.stdin:
             _answer(answers, _attempt(kind, prepared, json.loads(line)))
+        for contestant in prepared.values():
+            contestant.close()
 
 
 def _attempt(

@@ -41,6 +41,9 @@ class EagerVmap:
             self.last = [work()]
         return self.workload.n_inner_steps
 
+    def close(self) -> None:
+        """Nothing was started."""
+
     def _measure(self, params: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Losses ``(P, T)`` and gradients ``(P, T, N)`` on minibatch k."""
         assert self.part.indices is not None

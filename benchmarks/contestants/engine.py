@@ -45,6 +45,9 @@ class Engine:
             return self._evaluate()
         return self._refine(next(self.seeds))
 
+    def close(self) -> None:
+        self.executor.stop()
+
     def _evaluate(self) -> int:
         results = self.executor.run(self.units)
         for result in results:

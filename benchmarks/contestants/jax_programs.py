@@ -39,6 +39,9 @@ class JaxAsWritten:
         jax.block_until_ready(self.last)
         return self.workload.n_inner_steps
 
+    def close(self) -> None:
+        """Nothing was started."""
+
 
 class JaxTuned(JaxAsWritten):
     """The same rules by the tuned plan of each, one host device a core."""

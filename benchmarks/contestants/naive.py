@@ -60,6 +60,9 @@ class Naive:
             self.last = [work(rule, task) for rule in self.rules for task in tasks]
         return self.workload.n_inner_steps
 
+    def close(self) -> None:
+        """Nothing was started."""
+
     def _train(self, rule: Rule, task: int, n_steps: int) -> Iterator[Tensor]:
         """The losses before the first step and after each; a graph is kept where grad mode is on."""
         rule.reset()

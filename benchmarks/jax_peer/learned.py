@@ -135,12 +135,12 @@ class PerParameterMLP(Learned):
     ) -> Sequence[Array]:
         """The outputs on one tensor ``(T, r, c)``, hidden units side by side ``(H, T, r, c)``."""
         hidden = bias[:, :, None, None]
-        for weight, block in varying:
-            for index, channel in enumerate(_normalised(block)):
-                hidden = hidden + weight[:, index, None, None, None] * channel
+        for weight, block in _side_by_side(varying):
+            scale = jax.lax.rsqrt(jnp.mean(jnp.square(block), axis=(2, 3)) + NORMALISER_EPSILON)
+            hidden = hidden + jnp.einsum("hct,ctrk->htrk", weight[:, :, None] * scale, block)
         for weight, own_bias in self._dense_layers(weights):
             hidden = jax.nn.relu(hidden)
-            hidden = jnp.einsum("oh,htrc->otrc", weight, hidden) + own_bias[:, None, None, None]
+            hidden = jnp.einsum("oh,htrk->otrk", weight, hidden) + own_bias[:, None, None, None]
         return list(hidden)
 
     def _unit_by_unit(
@@ -158,6 +158,17 @@ class PerParameterMLP(Learned):
                 for row, b in zip(weight, own_bias, strict=True)
             ]
         return hidden
+
+
+def _side_by_side(varying: Sequence[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
+    """Weights and channels of all coordinates, of all rows and of all columns, each joined to one block."""
+    shapes: dict[tuple[int, ...], list[tuple[Array, Array]]] = {}
+    for weight, block in varying:
+        shapes.setdefault(block.shape[1:], []).append((weight, block))
+    return [
+        (jnp.concatenate([w for w, _ in own], axis=1), jnp.concatenate([b for _, b in own]))
+        for own in shapes.values()
+    ]
 
 
 def _normalised(block: Array) -> list[Array]:

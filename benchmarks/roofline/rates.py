@@ -114,7 +114,11 @@ def _compiled_phases() -> Iterator[tuple[str, Callable[[float], float]]]:
     library = _library()
     if library is None:
         return
-    names = {"multiply-add registers": "multiply_add_rate", "transcendental native": "logistic_rate"}
+    names = {
+        "multiply-add registers": "multiply_add_rate",
+        "transcendental native exp": "exponential_rate",
+        "transcendental native sigmoid": "logistic_rate",
+    }
     for name, symbol in names.items():
         function = getattr(library, symbol)
         function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double]

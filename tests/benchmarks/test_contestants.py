@@ -94,8 +94,8 @@ def test_eager_vmap_has_the_same_persistent_estimates() -> None:
     assert_close(ours, eager.last[0], 1e-2)
 
 
-#: XLA takes long over the MLP rule.
-SLOW_MLP = pytest.param("mlp", marks=pytest.mark.slow)
+#: XLA takes long over these.
+SLOW_MLP, SLOW_LSTM = (pytest.param(name, marks=pytest.mark.slow) for name in ("mlp", "lstm"))
 
 
 @needs_jax
@@ -111,7 +111,7 @@ def test_jax_trains_alike(rule: str, unrolled: bool) -> None:
 
 
 @needs_jax
-@pytest.mark.parametrize("rule", ["lstm", "gru", SLOW_MLP])
+@pytest.mark.parametrize("rule", [SLOW_LSTM, "gru", SLOW_MLP])
 def test_jax_has_the_same_meta_gradient(rule: str) -> None:
     from benchmarks.jax_peer.plans import Plan
     from benchmarks.jax_peer.programs import Program
