@@ -19,11 +19,15 @@ from torch import Tensor
 from evometa.inner import graphs
 from evometa.inner.cohort import Cohort
 from evometa.inner.gradient import eager, losses_at
+from evometa.inner.kernel_training import kernel_tasks, train_by_kernel
 from evometa.inner.precision import lowered
 from evometa.inner.record import Status, UnrollRecord
 from evometa.rules.base import StepContext
 from evometa.tasks.base import TaskBatch
 from evometa.trees import Tree, stack, take, tree_map
+
+#: Steps that a kernel makes in one call: Python looks in between whether any run is left, and for Ctrl-C.
+_MANY_STEPS = 128
 
 
 @dataclass(frozen=True)
@@ -119,20 +123,49 @@ def unroll(
 
     Runs that diverge do not disturb the others; once none is left finite the unroll stops early.
     """
-    carry = begin(cohort, tasks, params)
     history = torch.full(
         (horizon + 1, cohort.n_candidates, tasks.n_tasks), torch.nan, dtype=params.dtype, device=params.device
     )
-    train = _train_replayed if graphs.serves(params.device, horizon) else _train
-    trained = train(cohort, tasks, carry, indices, history)
+    if graphs.serves(params.device, horizon):
+        trained = _train_replayed(cohort, tasks, params, indices, history)
+    elif indices is not None and kernel_tasks(cohort, tasks, params, indices) is not None:
+        trained = _train_by_kernel(cohort, tasks, params, indices, history)
+    else:
+        trained = _train(cohort, tasks, params, indices, history)
     return _record(tasks, history, _valid_losses(tasks, trained, tasks.valid_batch()))
 
 
+def _train_by_kernel(
+    cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor, history: Tensor
+) -> Tensor:
+    """As :func:`_train`, many steps in one call."""
+    horizon, trained = len(history) - 1, []
+    at_once = 1 if cohort.learner.rule.tasks_apart else tasks.n_tasks
+    for first in range(0, tasks.n_tasks, at_once):
+        those = slice(first, first + at_once)
+        some, own, rows = tasks.of(those), history[:, :, those], indices[those]
+        carry = begin(cohort, some, params[those])
+        for start in range(0, horizon, _MANY_STEPS):
+            steps = slice(start, min(start + _MANY_STEPS, horizon))
+            given = kernel_tasks(cohort, some, carry.params, rows[:, steps])
+            assert given is not None
+            own[steps], *state = train_by_kernel(
+                cohort, some, given, carry.params, carry.state, start, horizon
+            )
+            carry = UnrollState(*state, steps.stop)
+            if not bool(torch.isfinite(own[steps.stop - 1]).any()):
+                break
+        else:
+            own[horizon] = loss_and_grad(some, carry.params, some.batch(rows[:, horizon]))[0]
+        trained.append(carry.params)
+    return torch.cat(trained, dim=1)
+
+
 def _train(
-    cohort: Cohort, tasks: TaskBatch, carry: UnrollState, indices: Tensor | None, history: Tensor
+    cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None, history: Tensor
 ) -> Tensor:
     """Step after step; fills ``history (K + 1, P, T)`` with losses and returns the trained params."""
-    horizon = len(history) - 1
+    horizon, carry = len(history) - 1, begin(cohort, tasks, params)
     for k in range(horizon + 1):
         batch = tasks.batch(None if indices is None else indices[:, k])
         losses, grads = loss_and_grad(tasks, carry.params, batch)
@@ -145,10 +178,10 @@ def _train(
 
 
 def _train_replayed(
-    cohort: Cohort, tasks: TaskBatch, carry: UnrollState, indices: Tensor | None, history: Tensor
+    cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None, history: Tensor
 ) -> Tensor:
     """As :func:`_train`, by a step on tensors that stay where they are, which a GPU records and replays."""
-    horizon = len(history) - 1
+    horizon, carry = len(history) - 1, begin(cohort, tasks, params)
 
     def step(params: Tensor, state: Tree, rows: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor, Tree]:
         losses, grads = loss_and_grad(tasks, params, tasks.batch(rows))
@@ -176,6 +209,8 @@ def _valid_losses(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor] 
     """Held-out losses ``(P, T)``; NaN for tasks without held-out rows."""
     if batch is None:
         return params.new_full(params.shape[:2], torch.nan)
+    if tasks.loss_and_grad is not None and lowered(tasks.loss) is None:
+        return tasks.loss_and_grad(params, batch)[0]  # gradients by hand cost less than autograd's losses
     return losses_at(tasks.loss, params, batch)
 
 

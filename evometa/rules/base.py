@@ -26,6 +26,7 @@ from torch import Tensor
 
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
+from evometa.native.tasks import PerceptronTasks
 from evometa.trees import Tree
 
 Hyper = Mapping[str, Tensor]
@@ -54,8 +55,31 @@ class StepContext:
         return (self.step / self.horizon).clamp(max=1.0)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Steps of a training that a kernel makes one after another.
+
+    Attributes:
+        layout: segments of the N coordinates.
+        numbers: updates made before each of the K steps.
+        horizon: planned number of updates.
+        factors: ``(K, P, 1)``, the schedule's at each step.
+    """
+
+    layout: Layout
+    numbers: range
+    horizon: int
+    factors: Tensor
+
+
 class UpdateRule(ABC):
-    """One structure of a rule family; see the module's text for shapes and purity."""
+    """One structure of a rule family; see the module's text for shapes and purity.
+
+    ``tasks_apart`` says that :meth:`train` is best given one task at a time: it takes those that it is given
+    through every step together, and their states should stay in cache.
+    """
+
+    tasks_apart: ClassVar[bool] = False
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> Tree:
@@ -102,6 +126,23 @@ class UpdateRule(ABC):
         weights, factor, params and the state that depends on them, while ``grads`` and what is told from them
         alone are constants. With ``overwrite`` (and no graph) state and params may be edited in place and
         returned. Only called after :meth:`has_kernel` said yes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no kernel")
+
+    def train(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        params: Tensor,
+        tasks: PerceptronTasks,
+        steps: Steps,
+    ) -> tuple[Tensor, Tree]:
+        """K steps of a whole cohort on the minibatches of ``tasks``, each as :meth:`advance` makes it.
+
+        Params ``(P, T, N)`` are edited in place, and state may be, so both must be contiguous and without a
+        graph. Returns the losses before each step, ``(K, P, T)``, and the next state. Only called after
+        :meth:`has_kernel` said yes.
         """
         raise NotImplementedError(f"{type(self).__name__} has no kernel")
 

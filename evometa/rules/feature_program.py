@@ -67,11 +67,29 @@ class FeatureProgram:
 
     def coordinate_numbers(self, step: float) -> list[float]:
         """Gain and bias correction at ``step`` of the averages in ``coordinate_spec``, in its order."""
-        return _gains_and_corrections([*self._momenta, *self._second], step)
+        return _gains_and_corrections([s.decay for s in (*self._momenta, *self._second)], step)
 
     def line_numbers(self, step: float) -> list[float]:
         """The same for the averages of rows and columns and ``line_spec``."""
-        return _gains_and_corrections([*self._rows, *self._columns], step)
+        return _gains_and_corrections([s.decay for s in (*self._rows, *self._columns)], step)
+
+    def coordinate_numbers_of(self, steps: range) -> Tensor:
+        """:meth:`coordinate_numbers` of each of K steps, ``(K, …)`` in float64."""
+        return _numbers_of(tuple(s.decay for s in (*self._momenta, *self._second)), steps)
+
+    def line_numbers_of(self, steps: range) -> Tensor:
+        """:meth:`line_numbers` of each of K steps, ``(K, …)`` in float64."""
+        return _numbers_of(tuple(s.decay for s in (*self._rows, *self._columns)), steps)
+
+    def step_channels_of(self, steps: range, horizon: int, dtype: torch.dtype) -> Tensor | None:
+        """Channels of the features of the step at each of K steps, ``(K, C)``; None without any."""
+        return _step_channels_of(self._step_names, steps, horizon, dtype) if self._step_names else None
+
+    @property
+    def initial_loss(self) -> str | None:
+        """The state's name of the first loss, which the feature of the loss compares with; else None."""
+        names = [statistic.name for statistic in self._task.statistics]
+        return names[0] if names else None
 
     def shared(self, state: Tree, grads: Tensor, params: Tensor, context: StepContext) -> tuple[Inputs, Tree]:
         """Channels of tasks ``(C, P, T)`` and of the step ``(C,)`` of a cohort, and the statistics they need.
@@ -129,13 +147,26 @@ def _step_channels(names: tuple[str, ...], step: float, horizon: float, dtype: t
     return features.inputs(signals)["step"]
 
 
+@lru_cache(maxsize=256)
+def _step_channels_of(
+    names: tuple[str, ...], steps: range, horizon: int, dtype: torch.dtype
+) -> Tensor:
+    return torch.stack([_step_channels(names, float(step), float(horizon), dtype) for step in steps])
+
+
+@lru_cache(maxsize=256)
+def _numbers_of(decays: tuple[float, ...], steps: range) -> Tensor:
+    rows = [_gains_and_corrections(decays, float(step)) for step in steps]
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(steps), -1)
+
+
 def _kept(features: FeatureSet, kind: str) -> list[Statistic]:
     return [statistic for statistic in features.statistics if statistic.kind == kind]
 
 
-def _gains_and_corrections(statistics: Sequence[Statistic], step: float) -> list[float]:
-    """1 − β and 1 / (1 − βᵏ⁺¹) of each statistic, without cancellation for β near 1."""
+def _gains_and_corrections(decays: Sequence[float], step: float) -> list[float]:
+    """1 − β and 1 / (1 − βᵏ⁺¹) of each decay β, without cancellation where it is near 1."""
     numbers = []
-    for statistic in statistics:
-        numbers += [1.0 - statistic.decay, -1.0 / math.expm1((step + 1.0) * math.log(statistic.decay))]
+    for decay in decays:
+        numbers += [1.0 - decay, -1.0 / math.expm1((step + 1.0) * math.log(decay))]
     return numbers

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
+from evometa.native.tasks import PerceptronTasks
 from evometa.rules import moments_kernel
-from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.rules.base import Hyper, RuleFamily, StepContext, Steps, UpdateRule
 from evometa.rules.hand_designed_table import TABLE, Row
 from evometa.trees import Tree
 
@@ -43,7 +44,9 @@ class HandDesignedRule(UpdateRule):
         self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
     ) -> tuple[Tensor, Tree]:
         row = self.row
-        numbers, new = self.step_coefficients(hyper, state, context)
+        product = self._momentum_product(hyper, state, context.step + 1)
+        numbers = self.step_coefficients(hyper, context.step + 1, product)
+        new = {} if product is None else {"momentum_product": product}
         if row.first == "sum":
             new["first"] = state["first"] * numbers["first"] + grads
         elif row.first == "average":
@@ -77,17 +80,48 @@ class HandDesignedRule(UpdateRule):
         *,
         overwrite: bool = False,
     ) -> tuple[Tensor, Tree]:
-        own = {gene.name: hyper[gene.name].reshape(-1, 1, 1) for gene in self.row.genes}
-        numbers, new = self.step_coefficients(own, state, context)
+        own = self._of_cohort(hyper)
+        product = self._momentum_product(own, state, context.step + 1)
+        numbers = self.step_coefficients(own, context.step + 1, product)
         next_params, moments = moments_kernel.step_cohort(
             self.row, numbers, state, grads, params, factor, overwrite=overwrite
         )
-        return next_params, moments | new
+        return next_params, moments if product is None else moments | {"momentum_product": product}
 
-    def step_coefficients(self, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tree, Tree]:
-        """All numbers of a step that no coordinate changes, and the next state of those that are kept.
+    def train(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        params: Tensor,
+        tasks: PerceptronTasks,
+        steps: Steps,
+    ) -> tuple[Tensor, Tree]:
+        own = self._of_cohort(hyper)
+        counts = torch.arange(steps.numbers.start + 1, steps.numbers.stop + 1, device=params.device)
+        counts = counts.to(params.dtype).reshape(-1, 1, 1, 1)
+        products = self._momentum_product(own, state, counts)
+        numbers = self.step_coefficients(own, counts, products)
+        losses, moments = moments_kernel.train_cohort(self.row, numbers, state, params, steps.factors, tasks)
+        return losses, moments if products is None else moments | {"momentum_product": products[-1]}
 
-        Genes () give numbers () or (T, 1); the genes of a cohort, (P, 1, 1), give (P, 1, 1) or (P, T, 1):
+    def _of_cohort(self, hyper: Hyper) -> Tree:
+        """The row's genes as ``(P, 1, 1)``."""
+        return {gene.name: hyper[gene.name].reshape(-1, 1, 1) for gene in self.row.genes}
+
+    def _momentum_product(self, hyper: Hyper, state: Tree, count: Tensor) -> Tensor | None:
+        """What NAdam keeps, after the update numbered ``count``, or after each of (K, 1, 1, 1); else None."""
+        if not self.row.schedules_momentum:
+            return None
+        momentum = _warmed_momentum(hyper, count)
+        return state["momentum_product"] * (momentum.cumprod(0) if count.dim() else momentum)
+
+    def step_coefficients(self, hyper: Hyper, count: Tensor, product: Tensor | None) -> Tree:
+        """All numbers of the update numbered ``count``, from 1 on, that no coordinate changes.
+
+        Genes () give numbers () or (T, 1); the genes of a cohort, (P, 1, 1), give (P, 1, 1) or (P, T, 1), and
+        with a ``count`` of (K, 1, 1, 1) those of K updates, (K, P, 1, 1) or (K, P, T, 1); a number that is the
+        same for all steps or tasks may lack their axes. ``product`` is the momentum product after the update.
 
         - ``first``: weight of the newest gradient in an averaging first moment, of the old moment in a sum;
         - ``second``: weight of the newest square in an averaging second moment;
@@ -97,27 +131,23 @@ class HandDesignedRule(UpdateRule):
         """
         row = self.row
         numbers = self._moment_weights(hyper)
-        new: Tree = {}
         numbers["scale"] = -hyper["lr"]
         if row.second != "none":
             numbers["eps"] = hyper["eps"]
         if row.bias_corrected:
-            count = context.step + 1
             if row.direction == "moment":
                 numbers["scale"] = numbers["scale"] / _bias_correction(hyper["one_minus_beta1"], count)
             # g/(√(v/c) + eps) = √c·g/(√v + √c·eps): a correction of scalars saves a pass over N
             correction = _bias_correction(hyper["one_minus_beta2"], count).sqrt()
             numbers["scale"] = numbers["scale"] * correction
             numbers["eps"] = numbers["eps"] * correction
-        if row.schedules_momentum:
-            momentum = _warmed_momentum(hyper, context.step + 1)
-            next_momentum = _warmed_momentum(hyper, context.step + 2)
-            product = new["momentum_product"] = state["momentum_product"] * momentum
+        if product is not None:
+            momentum, next_momentum = _warmed_momentum(hyper, count), _warmed_momentum(hyper, count + 1)
             numbers["of_gradient"] = (1 - momentum) / (1 - product)
             numbers["of_moment"] = next_momentum / (1 - product * next_momentum)
         if row.decays_weights:
             numbers["decay"] = hyper["lr"] * hyper["weight_decay"]
-        return numbers, new
+        return numbers
 
     def _moment_weights(self, hyper: Hyper) -> Tree:
         """The numbers that do not change from step to step."""

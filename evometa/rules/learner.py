@@ -17,7 +17,8 @@ from evometa.errors import GenomeError
 from evometa.genome.genes import Choice, Gene, Value
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
-from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.native.tasks import PerceptronTasks
+from evometa.rules.base import Hyper, RuleFamily, StepContext, Steps, UpdateRule
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
 from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
@@ -144,6 +145,38 @@ class Learner:
             overwrite=overwrite,
         )
         return advanced[0], {**with_prefix("rule", advanced[1]), **schedule_state}
+
+    def trains(self, params: Tensor) -> bool:
+        """Whether :meth:`train` serves such params: the rule has a kernel, the schedule waits for no loss."""
+        return self.schedule.elementwise and self.rule.has_kernel(params, params)
+
+    def train(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        params: Tensor,
+        layout: Layout,
+        tasks: PerceptronTasks,
+        first: int,
+        horizon: int,
+    ) -> tuple[Tensor, Tree]:
+        """As :meth:`evometa.rules.base.UpdateRule.train`, the schedule included, from step ``first`` on."""
+        n_candidates, numbers = len(params), range(first, first + tasks.n_steps)
+        count = torch.arange(numbers.start, numbers.stop, dtype=params.dtype, device=params.device)
+        planned = torch.full((), float(horizon), dtype=params.dtype, device=params.device)
+        context = StepContext(layout, count.unsqueeze(-1), planned, None)
+        factor, _ = self.schedule.factor({}, hyper, {}, context)
+        factors = factor.to(params.dtype).expand(len(numbers), n_candidates).contiguous().unsqueeze(-1)
+        losses, rule_state = self.rule.train(
+            under_prefix("rule", weights),
+            hyper,
+            under_prefix("rule", state),
+            params,
+            tasks,
+            Steps(layout, numbers, horizon, factors),
+        )
+        return losses, with_prefix("rule", rule_state)
 
     def _cohort_factor(
         self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext, n_candidates: int

@@ -17,7 +17,8 @@ from evometa import native
 from evometa.genome.genes import Integer, Subset
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
-from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.native.tasks import PerceptronTasks
+from evometa.rules.base import Hyper, RuleFamily, StepContext, Steps, UpdateRule
 from evometa.rules.cells import uniform
 from evometa.rules.feature_table import METZ, SHARED_FEATURES, VARYING_FEATURES, WITHIN_TENSOR
 from evometa.rules.features import FeatureSet, Inputs, normalised_products
@@ -87,6 +88,11 @@ class MLPRule(UpdateRule):
         return self._kernel.advance(
             weights, hyper, state, grads, params, context, factor, overwrite=overwrite
         )
+
+    def train(
+        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.train(weights, hyper, state, params, tasks, steps)
 
     def _first_layer(self, weights: Tree, signals: Signals) -> Tensor:
         """Activations before the ReLU, ``(T, H, N)``: per tensor the sum of what each scope contributes."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from evometa.layout import Layout
-from evometa.rules.base import Hyper, StepContext
+from evometa.native.tasks import PerceptronTasks
+from evometa.rules.base import Hyper, StepContext, Steps
 from evometa.rules.feature_program import NONE, FeatureProgram
 from evometa.rules.feature_table import WITHIN_TENSOR, Scope
 from evometa.rules.features import FeatureSet, Inputs
@@ -66,9 +67,7 @@ class MLPKernel:
     ) -> tuple[Tensor, Tree]:
         """See :meth:`evometa.rules.base.UpdateRule.advance`."""
         shared, shared_state = self._program.shared(state, grads, params, context)
-        first = torch.cat([weights[name] for name in self._inputs], dim=-1)
-        layers = [first, weights["layer0.bias"], *(weights[name] for name in self._weights)]
-        learned = [params, factor.to(params.dtype), *layers]
+        learned = [params, factor.to(params.dtype), *self._layers(weights)]
         has_graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned)
         overwrite = overwrite and not has_graph
         before = [state[name].contiguous() for name in self._statistics]
@@ -84,6 +83,39 @@ class MLPKernel:
                 torch.autograd.graph.increment_version([params_after, *after])
         statistics = dict(zip(self._statistics, after, strict=True)) | shared_state
         return params_after, {name: statistics[name] for name in state}
+
+    def train(
+        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
+    ) -> tuple[Tensor, Tree]:
+        """See :meth:`evometa.rules.base.UpdateRule.train`."""
+        program = self._program
+        new = {name: value.contiguous() for name, value in state.items()}
+        numbers = [program.line_numbers_of(steps.numbers), program.coordinate_numbers_of(steps.numbers)]
+        channels = program.step_channels_of(steps.numbers, steps.horizon, params.dtype)
+        if channels is not None:
+            numbers.append(channels.double())
+        losses = params.new_empty((tasks.n_steps, *params.shape[:2]))
+        torch.ops.evometa.mlp_train(
+            params,
+            [new[name] for name in self._statistics],
+            new[program.initial_loss] if program.initial_loss else None,
+            [weight.contiguous() for weight in self._layers(weights)],
+            self._hyper(hyper),
+            steps.factors,
+            self._spec(steps.layout)[0],
+            torch.cat(numbers, dim=1),
+            *tasks.arguments,
+            losses,
+        )
+        return losses, new
+
+    def _layers(self, weights: Tree) -> list[Tensor]:
+        """Weight and bias of each layer, those of the first layer's inputs joined."""
+        first = torch.cat([weights[name] for name in self._inputs], dim=-1)
+        return [first, weights["layer0.bias"], *(weights[name] for name in self._weights)]
+
+    def _hyper(self, hyper: Hyper) -> list[Tensor]:
+        return [hyper.get(name, hyper["lr"]).contiguous() for name in HYPER]
 
     def _spec(self, layout: Layout) -> tuple[Tensor, int]:
         """The kernel's list of integers, as a tensor that needs no conversion, and the number of tensors."""
@@ -114,7 +146,7 @@ class MLPKernel:
         return _Call(
             spec=spec,
             numbers=numbers,
-            hyper=[hyper.get(name, hyper["lr"]).contiguous() for name in HYPER],
+            hyper=self._hyper(hyper),
             grads=grads.contiguous(),
             task=task,
             before=before,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from evometa import native
+from evometa.native.tasks import PerceptronTasks
 from evometa.rules.hand_designed_table import Row
 from evometa.trees import Tree, tree_map
 
@@ -42,6 +43,30 @@ def step_cohort(
     next_params = params if overwrite else torch.empty_like(params)
     _run(row, numbers, factor, moments, grads, params, next_moments, next_params)
     return next_params, next_moments
+
+
+def train_cohort(
+    row: Row, numbers: Tree, state: Tree, params: Tensor, factors: Tensor, tasks: PerceptronTasks
+) -> tuple[Tensor, Tree]:
+    """Losses ``(K, P, T)`` and the next moments of K steps; params and moments are edited in place.
+
+    ``numbers`` broadcast to ``(K, P, T, 1)``, ``factors`` are ``(K, P, 1)``.
+    """
+    moments: Tree = {name: state[name].contiguous() for name in ("first", "second") if name in state}
+    losses = params.new_empty((tasks.n_steps, *params.shape[:2]))
+    torch.ops.evometa.moments_train(
+        params,
+        moments.get("first"),
+        moments.get("second"),
+        row.direction,
+        row.first,
+        row.second,
+        row.sign,
+        [*map(numbers.get, COEFFICIENTS), factors.unsqueeze(-1)],
+        *tasks.arguments,
+        losses,
+    )
+    return losses, moments
 
 
 def _run(

@@ -16,7 +16,8 @@ from evometa import native
 from evometa.genome.genes import Choice, Integer, Subset
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
-from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.native.tasks import PerceptronTasks
+from evometa.rules.base import Hyper, RuleFamily, StepContext, Steps, UpdateRule
 from evometa.rules.cells import CELLS
 from evometa.rules.feature_table import RECURRENT_FEATURES, SHARED_FEATURES, Scope
 from evometa.rules.features import FeatureSet, Inputs
@@ -38,6 +39,8 @@ class RecurrentRule(UpdateRule):
     Weights: ``input.<feature>`` for every feature, so that a genome that gains or loses one keeps the
     others; ``layer<l>.…`` as in :class:`evometa.rules.cells.Cell`; ``output.weight``, ``output.bias``.
     """
+
+    tasks_apart = True
 
     def __init__(self, cell: str, n_layers: int, n_hidden: int, features: FeatureSet, output: Output) -> None:
         self.cell = CELLS[cell]
@@ -102,6 +105,11 @@ class RecurrentRule(UpdateRule):
         return self._kernel.advance(
             weights, hyper, state, grads, params, context, factor, overwrite=overwrite
         )
+
+    def train(
+        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.train(weights, hyper, state, params, tasks, steps)
 
     def _layers(self, weights: Tree, inputs: Inputs) -> list[Tree]:
         """The weights of each layer; features of the step are in the first one's bias."""

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from evometa.rules.base import Hyper, StepContext
+from evometa.layout import Layout
+from evometa.native.tasks import PerceptronTasks
+from evometa.rules.base import Hyper, StepContext, Steps
 from evometa.rules.cells import CELLS
 from evometa.rules.feature_program import NONE, FeatureProgram
 from evometa.rules.features import FeatureSet, Inputs
@@ -71,13 +73,11 @@ class RecurrentKernel:
     ) -> tuple[Tensor, Tree]:
         """See :meth:`evometa.rules.base.UpdateRule.advance`."""
         shared, shared_state = self._program.shared(state, grads, params, context)
-        own = [weights[name] for name in self._inputs]
         learned = [
             params,
             factor if factor.dtype == params.dtype else factor.to(params.dtype),
             *(state[name] for name in self._carried),
-            torch.cat(own, dim=-1) if len(own) > 1 else own[0],
-            *(weights[name] for name in self._layers),
+            *self._weights(weights),
         ]
         has_graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned)
         statistics = [state[name].contiguous() for name in self._statistics]
@@ -98,6 +98,39 @@ class RecurrentKernel:
         new |= dict(zip(self._statistics, call.after, strict=True)) | shared_state
         return params_after, {name: new[name] for name in state}
 
+    def train(
+        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
+    ) -> tuple[Tensor, Tree]:
+        """See :meth:`evometa.rules.base.UpdateRule.train`."""
+        program = self._program
+        new = {name: value.contiguous() for name, value in state.items()}
+        losses = params.new_empty((tasks.n_steps, *params.shape[:2]))
+        torch.ops.evometa.recurrent_train(
+            self._spec_of(steps.layout),
+            program.coordinate_numbers_of(steps.numbers),
+            params,
+            steps.factors,
+            new[program.initial_loss] if program.initial_loss else None,
+            program.step_channels_of(steps.numbers, steps.horizon, params.dtype),
+            [hyper.get(name) for name in HYPER],
+            [weight.contiguous() for weight in self._weights(weights)],
+            [new[name] for name in self._statistics],
+            [new[name] for name in self._carried],
+            *tasks.arguments,
+            losses,
+        )
+        return losses, new
+
+    def _weights(self, weights: Tree) -> list[Tensor]:
+        """In the kernel's order."""
+        own = [weights[name] for name in self._inputs]
+        first = torch.cat(own, dim=-1) if len(own) > 1 else own[0]
+        return [first, *(weights[name] for name in self._layers)]
+
+    def _spec_of(self, layout: Layout) -> list[int]:
+        sizes = [size for size in layout.sizes if size] if self._is_normalised else []
+        return [*self._spec, len(sizes), *sizes, *self._program.coordinate_spec]
+
     def _call(
         self,
         hyper: Hyper,
@@ -106,10 +139,9 @@ class RecurrentKernel:
         shared: Inputs,
         context: StepContext,
     ) -> _Call:
-        sizes = [size for size in context.layout.sizes if size] if self._is_normalised else []
         tasks = shared.get("task")
         return _Call(
-            spec=[*self._spec, len(sizes), *sizes, *self._program.coordinate_spec],
+            spec=self._spec_of(context.layout),
             numbers=self._program.coordinate_numbers(float(context.step)),
             grads=grads.detach().contiguous(),
             tasks=None if tasks is None else tasks.contiguous(),

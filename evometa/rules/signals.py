@@ -12,9 +12,9 @@ factored estimate is the plain average of g².
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -82,17 +82,19 @@ class Matrix:
         }[scope]
 
 
-def matrices(layout: Layout) -> Iterator[Matrix]:
+@lru_cache(maxsize=256)
+def matrices(layout: Layout) -> tuple[Matrix, ...]:
     """The non-empty tensors of a layout as matrices: first axis × all others, vectors as n × 1."""
+    found: list[Matrix] = []
     row = column = 0
     for segment in layout.segments:
         if segment.size:
             n_rows = segment.shape[0] if segment.shape else 1
             n_columns = segment.size // n_rows
-            yield Matrix(
-                segment, n_rows, n_columns, slice(row, row + n_rows), slice(column, column + n_columns)
-            )
+            rows, columns = slice(row, row + n_rows), slice(column, column + n_columns)
+            found.append(Matrix(segment, n_rows, n_columns, rows, columns))
             row, column = row + n_rows, column + n_columns
+    return tuple(found)
 
 
 class Signals:

@@ -112,6 +112,7 @@ class Digits(TaskFamily):
             noise_floor=NOISE_FLOOR,
             final_window=10,
             loss_and_grad=model.loss_and_grad,
+            for_kernels=model.for_kernels,
         )
 
 

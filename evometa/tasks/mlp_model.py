@@ -21,6 +21,7 @@ from torch import Tensor
 
 from evometa.errors import TaskError
 from evometa.layout import Layout
+from evometa.native.tasks import PerceptronTasks
 from evometa.tasks import mlp_kernel
 from evometa.tasks.base import Batch
 
@@ -163,6 +164,15 @@ class MLP:
                     torch.bmm(weights[layer].mT, delta), scores[layer - 1], hidden[layer]
                 )
         return losses, torch.cat(parts[::-1], dim=-1).reshape(params.shape)
+
+    def for_kernels(self, params: Tensor, rows: Batch, indices: Tensor) -> PerceptronTasks | None:
+        """See :data:`evometa.tasks.base.ForKernels`."""
+        x, y = rows["x"], rows["y"]
+        if not mlp_kernel.serves(self.sizes, self.target, params, x, y):
+            return None
+        return PerceptronTasks(
+            x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
+        )
 
 
 def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,7 @@ class Tabular(TaskFamily):
             noise_floor=NOISE_FLOOR,
             final_window=10,
             loss_and_grad=model.loss_and_grad,
+            for_kernels=model.for_kernels,
         )
 
 

@@ -1,7 +1,7 @@
 // Dense layers of a few units on a block of coordinates, and the products of their gradients.
 //
-// As block_product.h, but for the few rows of a small network: rows are split into panels as equal as can be, of
-// at most kMaxPanelRows, so that no row of a panel is computed in vain.
+// For the few rows of a small network: rows are split into panels as equal as can be, of at most kMaxPanelRows, so
+// that no row of a panel is computed in vain.
 #pragma once
 
 #include <algorithm>

@@ -1,11 +1,15 @@
-// Operators that advance a cohort of MLP rules by one step and go back through it: evometa/rules/mlp_kernel.py.
+// Operators that advance a cohort of MLP rules by one step, go back through it, and train by many steps:
+// evometa/rules/mlp_kernel.py.
 // Their arguments are described in mlp_cohort.h.
 #include <ATen/Dispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include "mlp_backward.h"
 #include "mlp_cohort.h"
 #include "mlp_forward.h"
+#include "task_training.h"
 
 namespace evometa {
 namespace {
@@ -62,6 +66,59 @@ void mlp_backward(const Tensor& d_params_after, const Tensor& grads, const Tenso
   });
 }
 
+// Params, statistics and the first losses (P, T), which only the feature "loss" asks for, are edited in place.
+// factor (K, P, T or 1) and numbers (K, …) have those of every step.
+template <class S>
+void train_all(const Tensor& params, at::TensorList statistics, const std::optional<Tensor>& initial_losses,
+               at::TensorList weights, at::TensorList hyper, const Tensor& factor, const Tensor& spec, const Tensor& numbers,
+               const TaskArguments& data, const Tensor& losses) {
+  TrainingTasks<S> tasks(data, params, losses);
+  const int64_t n_candidates = tasks.n_candidates(), n_tasks = tasks.n_tasks(), n = params.size(2);
+  TORCH_CHECK(numbers.dim() == 2 && numbers.size(0) == tasks.n_steps() && numbers.is_contiguous() &&
+                  numbers.scalar_type() == at::kDouble && factor.dim() == 3 && factor.size(0) == tasks.n_steps() &&
+                  factor.is_contiguous(),
+              "mlp_rule: numbers and factor of every step are wanted");
+  const auto numbers_at = [&](int64_t k) {
+    return at::ArrayRef<double>(numbers.const_data_ptr<double>() + k * numbers.size(1), numbers.size(1));
+  };
+  S* const initial = initial_losses ? memory<S>(*initial_losses, {n_candidates, n_tasks}, "initial losses") : nullptr;
+  MlpProgram<S> program = read_program<S>(spec, numbers_at(0));
+  const Tensor grads = at::empty_like(params);
+  const Tensor channel = at::empty({n_candidates, n_tasks, initial ? 1 : 0}, params.options());
+  const int64_t n_tensors = static_cast<int64_t>(program.tensors.size());
+  const Tensor normalisers = at::empty({n_candidates, n_tasks, n_tensors, program.network.n_within}, params.options());
+  S* const all_params = params.data_ptr<S>();
+  S* const all_grads = grads.data_ptr<S>();
+  MlpForward<S> forward(program);
+  const int64_t at_once = candidates_side_by_side(n_candidates, (3 + static_cast<int64_t>(statistics.size())) * n);
+  for (int64_t t = 0; t < n_tasks; ++t)
+    for (int64_t start = 0; start < n_candidates; start += at_once)
+      for (int64_t k = 0; k < tasks.n_steps(); ++k) {
+        program = read_program<S>(spec, numbers_at(k));
+        const Tensor share = factor.select(0, k);
+        const Cohort<S> cohort(program, {grads, params, statistics, weights, hyper, share, channel, normalisers});
+        const Statistics<S> kept = cohort.statistics(statistics);
+        tasks.turn_to(t, k);
+        for (int64_t p = start; p < std::min(start + at_once, n_candidates); ++p) {
+          const int64_t run = p * n_tasks + t;
+          const S loss = tasks.loss_and_grad(p, all_params + run * n, all_grads + run * n);
+          if (initial) channel.data_ptr<S>()[run] = loss_channel(loss, initial[run]);
+          forward.begin_candidate(cohort.weights_of(p));
+          forward.advance(cohort.run(p, t), cohort.of_run(kept, p, t), all_params + run * n);
+        }
+      }
+}
+
+void mlp_train(const Tensor& params, at::TensorList statistics, const std::optional<Tensor>& initial_losses,
+               at::TensorList weights, at::TensorList hyper, const Tensor& factor, const Tensor& spec, const Tensor& numbers,
+               const Tensor& x, const Tensor& y, const Tensor& batches, at::IntArrayRef sizes, c10::string_view activation,
+               c10::string_view target, const Tensor& losses) {
+  const TaskArguments data{x, y, batches, sizes, activation, target};
+  AT_DISPATCH_FLOATING_TYPES(params.scalar_type(), "mlp_train", [&] {
+    train_all<scalar_t>(params, statistics, initial_losses, weights, hyper, factor, spec, numbers, data, losses);
+  });
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(evometa, m) {
@@ -73,11 +130,16 @@ TORCH_LIBRARY_FRAGMENT(evometa, m) {
       "mlp_backward(Tensor d_params_after, Tensor grads, Tensor params, Tensor[] after, Tensor[] weights, "
       "Tensor[] hyper, Tensor factor, Tensor task, Tensor normalisers, Tensor spec, float[] numbers, "
       "Tensor(a!) d_params, Tensor(b!)[] d_weights, Tensor(c!) d_factor) -> ()");
+  m.def(
+      "mlp_train(Tensor(a!) params, Tensor(b!)[] statistics, Tensor(c!)? initial_losses, Tensor[] weights, "
+      "Tensor[] hyper, Tensor factor, Tensor spec, Tensor numbers, Tensor x, Tensor y, Tensor batches, int[] sizes, "
+      "str activation, str target, Tensor(d!) losses) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(evometa, CPU, m) {
   m.impl("mlp_advance", mlp_advance);
   m.impl("mlp_backward", mlp_backward);
+  m.impl("mlp_train", mlp_train);
 }
 
 }  // namespace evometa

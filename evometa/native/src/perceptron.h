@@ -20,7 +20,7 @@ constexpr int64_t kMostRows = 64;  // a block's activations of a small network f
 enum class Head { cross_entropy, squared_error };
 
 template <class S>
-struct NetworkShape {
+struct PerceptronShape {
   std::vector<int64_t> sizes;  // inputs, hidden …, outputs
   Activate<S> activate;
   Head head;
@@ -43,15 +43,17 @@ class Batch {
         rows_(n_blocks * block_rows * width), columns_(n_blocks * block_rows * width),
         targets_(n_blocks * block_rows) {}
 
-  // x[n_rows][n_inputs]; padding stays zero. Labels are small enough to be exact as S.
+  // From x[…][n_inputs] and y[…] the given rows, or the first ones in order where `rows` is null; padding stays
+  // zero. Labels are small enough to be exact as S.
   template <class Y>
-  void fill(const S* x, const Y* y) {
+  void fill(const S* x, const Y* y, const int64_t* rows) {
     for (int64_t row = 0; row < n_rows; ++row) {
-      std::copy_n(x + row * n_inputs, n_inputs, rows_.data() + row * width);
-      targets_.data()[row] = static_cast<S>(y[row]);
+      const int64_t from = rows ? rows[row] : row;
+      std::copy_n(x + from * n_inputs, n_inputs, rows_.data() + row * width);
+      targets_.data()[row] = static_cast<S>(y[from]);
     }
     for (int64_t block = 0; block < n_blocks; ++block)
-      transpose(rows(block), block_rows, width, width, columns_.data() + block * block_rows * width, block_rows);
+      transpose(this->rows(block), block_rows, width, width, columns_.data() + block * block_rows * width, block_rows);
   }
 
   const S* rows(int64_t block) { return rows_.data() + block * block_rows * width; }        // [rows][width]
@@ -112,7 +114,7 @@ inline S squared_error_head(S* outputs, int64_t wanted, const S* values, S share
 template <class S>
 class Perceptron {
  public:
-  Perceptron(const NetworkShape<S>& network, int64_t block_rows) : network_(network), rows_(block_rows) {
+  Perceptron(const PerceptronShape<S>& network, int64_t block_rows) : network_(network), rows_(block_rows) {
     for (int64_t layer = 0; layer < network.n_layers(); ++layer) {
       scores_.emplace_back(network.sizes[layer + 1] * rows_);
       if (layer + 1 == network.n_layers()) break;
@@ -193,7 +195,7 @@ class Perceptron {
     return sum_of<S>(sum);
   }
 
-  const NetworkShape<S>& network_;
+  const PerceptronShape<S>& network_;
   const int64_t rows_;  // of a block, padded
   std::vector<Rows<S>> scores_, hidden_, hidden_rows_;
 };

@@ -1,8 +1,11 @@
-// Operators that advance a cohort of recurrent rules by one step and go back through it:
+// Operators that advance a cohort of recurrent rules by one step, go back through it, and train by many steps:
 // evometa/rules/recurrent_kernel.py. Their arguments are described in recurrent_cohort.h.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include "recurrent_cohort.h"
+#include "task_training.h"
 
 namespace evometa {
 namespace {
@@ -37,7 +40,9 @@ void advance(const RecurrentArguments& arguments, const Tensor& params_after, at
   TORCH_CHECK(outputs.has_value() == cohort.program().stage.normalised(), "evometa kernel: outputs go with normalisation");
   if (outputs) check(*outputs, arguments.grads, arguments.grads.sizes(), "outputs");
   with_sweep<S, kForwardVectors>(cohort, [&](auto& sweep, int64_t p) {
-    sweep.forward(cohort.candidate(p), cohort.template state<S>(params_after, statistics_after, carried_after, p),
+    const RecurrentCandidate<S> candidate = cohort.candidate(p);
+    sweep.begin_candidate(candidate);
+    sweep.forward(candidate, cohort.template state<S>(params_after, statistics_after, carried_after, p),
                   cohort.template of<S>(outputs, p));
   });
 }
@@ -101,6 +106,95 @@ void recurrent_backward(at::IntArrayRef spec, at::ArrayRef<double> numbers, cons
     backward<float>(arguments, outputs, d_params_after, d_carried_after, d_params, d_carried, d_weights, d_factor);
 }
 
+// What stays the same from step to step of a training, of candidate p alone.
+struct TrainedCandidate {
+  TrainedCandidate(const RecurrentArguments& all, int64_t p) : hyper(OptionalTensors()) {
+    const auto own = [p](const Tensor& tensor) { return tensor.narrow(0, p, 1); };
+    for (const Tensor& tensor : all.weights) weights.push_back(own(tensor));
+    for (const Tensor& tensor : all.statistics) statistics.push_back(own(tensor));
+    for (const Tensor& tensor : all.carried) carried.push_back(own(tensor));
+    for (std::size_t i = 0; i < all.hyper.size(); ++i) {
+      const std::optional<Tensor> given = all.hyper.get(i);
+      hyper.push_back(given ? std::optional<Tensor>(own(*given)) : std::nullopt);
+    }
+    grads = own(all.grads), params = own(all.params), factor = all.factor.select(0, 0).narrow(0, p, 1);
+    if (all.steps) steps = all.steps->select(0, 0);
+  }
+  RecurrentArguments arguments(const RecurrentArguments& all, const std::optional<Tensor>& tasks) const {
+    return {all.spec, all.numbers, grads, params, factor, tasks, steps, hyper, weights, statistics, carried};
+  }
+
+  std::vector<Tensor> weights, statistics, carried;
+  OptionalTensors hyper;
+  Tensor grads, params, factor;
+  std::optional<Tensor> steps;
+};
+
+// `all` are the arguments of a step, but numbers has those of the first step alone; `numbers` (K, …), all.factor
+// (K, P, T or 1) and all.steps (K, C) have those of every step. Params, statistics, what is carried and the first
+// losses (P, T), which only the feature "loss" asks for, are edited in place.
+template <class S>
+void train(const RecurrentArguments& all, const Tensor& numbers, const std::optional<Tensor>& initial_losses,
+           const TaskArguments& data, const Tensor& losses) {
+  TrainingTasks<S> tasks(data, all.params, losses);
+  const int64_t n_steps = tasks.n_steps(), n_tasks = tasks.n_tasks(), n = all.params.size(2);
+  const int64_t n_numbers = numbers.size(1), n_factors = all.factor.size(1) * all.factor.size(2);
+  const int64_t n_channels = all.steps ? all.steps->size(1) : 0;
+  std::optional<Tensor> channel;
+  if (initial_losses) {
+    check(*initial_losses, all.params, {tasks.n_candidates(), n_tasks}, "initial_losses");
+    channel = at::empty({1, 1, n_tasks}, all.params.options());
+  }
+  for (int64_t p = 0; p < tasks.n_candidates(); ++p) {
+    const TrainedCandidate own(all, p);
+    RecurrentCohort<S> cohort(own.arguments(all, channel));
+    const std::vector<int64_t> shape = own.grads.sizes().vec();
+    const std::optional<Tensor> outputs = cohort.program().stage.normalised() ? std::optional(at::empty(shape, own.grads.options())) : std::nullopt;
+    S* const params = own.params.template data_ptr<S>();
+    S* const grads = own.grads.template data_ptr<S>();
+    S* const initial = initial_losses ? initial_losses->template data_ptr<S>() + p * n_tasks : nullptr;
+    const RecurrentState<S> after = cohort.template state<S>(own.params, own.statistics, own.carried, 0);
+    with_sweep<S, kForwardVectors>(cohort, [&](auto& sweep, int64_t) {
+      for (int64_t k = 0; k < n_steps; ++k) {
+        for (int64_t t = 0; t < n_tasks; ++t) {
+          tasks.turn_to(t, k);
+          const S loss = tasks.loss_and_grad(p, params + t * n, grads + t * n);
+          if (channel) channel->template data_ptr<S>()[t] = loss_channel(loss, initial[t]);
+        }
+        cohort.turn_to({numbers.const_data_ptr<double>() + k * n_numbers, static_cast<std::size_t>(n_numbers)},
+                       n_channels ? all.steps->template const_data_ptr<S>() + k * n_channels : nullptr,
+                       all.factor.template const_data_ptr<S>() + k * n_factors + p * all.factor.size(2));
+        const RecurrentCandidate<S> candidate = cohort.candidate(0);
+        if (k == 0 || n_channels) sweep.begin_candidate(candidate);
+        sweep.forward(candidate, after, cohort.template of<S>(outputs, 0));
+      }
+    });
+  }
+}
+
+void recurrent_train(at::IntArrayRef spec, const Tensor& numbers, const Tensor& params, const Tensor& factor,
+                     const std::optional<Tensor>& initial_losses, const std::optional<Tensor>& steps,
+                     const OptionalTensors& hyper, at::TensorList weights, at::TensorList statistics, at::TensorList carried,
+                     const Tensor& x, const Tensor& y, const Tensor& batches, at::IntArrayRef sizes,
+                     c10::string_view activation, c10::string_view target, const Tensor& losses) {
+  const Tensor grads = at::empty_like(params);
+  const TaskArguments data{x, y, batches, sizes, activation, target};
+  TORCH_CHECK(numbers.dim() == 2 && numbers.scalar_type() == at::kDouble && numbers.is_contiguous() &&
+                  batches.dim() == 3 && numbers.size(0) == batches.size(1),
+              "evometa kernel: numbers of every step are wanted");
+  TORCH_CHECK(factor.dim() == 3 && factor.size(0) == numbers.size(0) && factor.is_contiguous(),
+              "evometa kernel: factors of every step are wanted");
+  TORCH_CHECK(!steps || (steps->dim() == 2 && steps->size(0) == numbers.size(0) && steps->is_contiguous()),
+              "evometa kernel: channels of every step are wanted");
+  const std::optional<Tensor> no_tasks;
+  const at::ArrayRef<double> first(numbers.const_data_ptr<double>(), static_cast<std::size_t>(numbers.size(1)));
+  const RecurrentArguments all{spec, first, grads, params, factor, no_tasks, steps, hyper, weights, statistics, carried};
+  if (params.scalar_type() == at::kDouble)
+    train<double>(all, numbers, initial_losses, data, losses);
+  else
+    train<float>(all, numbers, initial_losses, data, losses);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(evometa, m) {
@@ -113,11 +207,16 @@ TORCH_LIBRARY_FRAGMENT(evometa, m) {
       "Tensor? steps, Tensor?[] hyper, Tensor[] weights, Tensor[] statistics, Tensor[] carried, Tensor? outputs, Tensor? d_params_after, "
       "Tensor?[] d_carried_after, Tensor(a!) d_params, Tensor(b!)[] d_carried, Tensor(c!)[] d_weights, "
       "Tensor(d!)? d_factor) -> ()");
+  m.def(
+      "recurrent_train(int[] spec, Tensor numbers, Tensor(a!) params, Tensor factor, Tensor(b!)? initial_losses, "
+      "Tensor? steps, Tensor?[] hyper, Tensor[] weights, Tensor(c!)[] statistics, Tensor(d!)[] carried, Tensor x, "
+      "Tensor y, Tensor batches, int[] sizes, str activation, str target, Tensor(e!) losses) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(evometa, CPU, m) {
   m.impl("recurrent_advance", recurrent_advance);
   m.impl("recurrent_backward", recurrent_backward);
+  m.impl("recurrent_train", recurrent_train);
 }
 
 }  // namespace evometa

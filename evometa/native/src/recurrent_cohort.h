@@ -50,9 +50,18 @@ class RecurrentCohort {
     check(arguments.params, grads, grads.sizes(), "params");
     for (std::size_t i = 0; i < 3; ++i) hyper_.push_back(read_hyper(i));
     check_factor(arguments.factor, "factor");
+    factor_ = pointer<const S>(arguments.factor);
     check_statistics(arguments.statistics);
     check_carried(arguments.carried);
     check_weights(arguments.weights);
+  }
+
+  // Turns to another step with its numbers, channels of the step and factors, shaped like those given at first.
+  void turn_to(at::ArrayRef<double> numbers, const S* step_channels, const S* factor) {
+    arguments_.numbers = numbers;
+    program_ = read(arguments_);
+    std::copy_n(step_channels, program_.step_channels.size(), program_.step_channels.begin());
+    factor_ = factor;
   }
 
   const RecurrentProgram<S>& program() const { return program_; }
@@ -103,7 +112,7 @@ class RecurrentCohort {
                                  output,
                                  of<const S>(arguments_.grads, p),
                                  state<const S>(arguments_.params, arguments_.statistics, arguments_.carried, p),
-                                 {of<const S>(arguments_.factor, p), arguments_.factor.size(1) == 1 ? 0 : 1},
+                                 {factor_ + p * arguments_.factor.size(1), arguments_.factor.size(1) == 1 ? 0 : 1},
                                  {}};
     for (int64_t channel = 0; channel < program_.n_task_channels; ++channel)
       result.task_channels.push_back(
@@ -200,6 +209,7 @@ class RecurrentCohort {
   RecurrentArguments arguments_;
   CellKind cell_ = CellKind::vanilla;  // before the program, whose reader sets it
   RecurrentProgram<S> program_;
+  const S* factor_;
   std::vector<std::vector<S>> hyper_;
 };
 

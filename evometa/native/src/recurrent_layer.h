@@ -21,10 +21,9 @@ struct LayerWeights {
 template <class S, class Cell, int64_t kWidth>
 class RecurrentLayer {
  public:
-  RecurrentLayer(int64_t n_inputs, int64_t n_hidden, const std::vector<S>& constants)
+  RecurrentLayer(int64_t n_inputs, int64_t n_hidden)
       : n_inputs_(n_inputs),
         n_hidden_(n_hidden),
-        constants_(constants),
         buffer_((n_inputs + n_hidden + 2 * VectorOf<S>::width) * kWidth),
         gates_(Cell::kBlocks * n_hidden * kWidth),
         memory_before_(n_hidden * kWidth),
@@ -38,7 +37,9 @@ class RecurrentLayer {
   // The memory after the step.
   const S* memory() { return memory_.data(); }
 
-  void pack(const LayerWeights<const S>& weights) {
+  // `constants` are the inputs that are the same for all coordinates, the last of the weights' columns.
+  void pack(const LayerWeights<const S>& weights, const std::vector<S>& constants) {
+    constants_ = constants;
     for (std::size_t p = 0; p < products_.size(); ++p) {
       const Product& product = Cell::kProducts[p];
       gather(weights, product, true);

@@ -20,8 +20,7 @@ class RecurrentNetwork {
  public:
   using Layer = RecurrentLayer<S, Cell, kWidth>;
 
-  // `constants` are inputs of the first layer that are the same for all coordinates.
-  RecurrentNetwork(int64_t n_layers, int64_t n_inputs, const std::vector<S>& constants, int64_t n_hidden, int64_t n_outputs)
+  RecurrentNetwork(int64_t n_layers, int64_t n_inputs, int64_t n_hidden, int64_t n_outputs)
       : n_hidden_(n_hidden),
         n_outputs_(n_outputs),
         top_(n_hidden * kWidth),
@@ -29,7 +28,7 @@ class RecurrentNetwork {
         d_outputs_(n_outputs * kWidth),
         output_gradients_(n_outputs * (n_hidden + 1) * kLanes) {
     for (int64_t layer = 0; layer < n_layers; ++layer) {
-      layers_.emplace_back(layer ? n_hidden : n_inputs, n_hidden, layer ? std::vector<S>{} : constants);
+      layers_.emplace_back(layer ? n_hidden : n_inputs, n_hidden);
       d_hidden_.emplace_back(n_hidden * kWidth);
       d_memory_.emplace_back(n_hidden * kWidth);
       d_hidden_before_.emplace_back(n_hidden * kWidth);
@@ -47,9 +46,11 @@ class RecurrentNetwork {
   S* d_memory(std::size_t layer) { return d_memory_[layer].data(); }
   const S* d_hidden_before(std::size_t layer) { return d_hidden_before_[layer].data(); }
 
-  void pack(const RecurrentWeights<const S>& weights) {
+  // `constants` are inputs of the first layer that are the same for all coordinates.
+  void pack(const RecurrentWeights<const S>& weights, const std::vector<S>& constants) {
     weights_ = weights;
-    for (std::size_t layer = 0; layer < layers_.size(); ++layer) layers_[layer].pack(weights.layers[layer]);
+    for (std::size_t layer = 0; layer < layers_.size(); ++layer)
+      layers_[layer].pack(weights.layers[layer], layer ? std::vector<S>{} : constants);
   }
 
   // Gradients start from zero; `parameter_channel` is the input that is the parameter itself, or negative.

@@ -81,17 +81,19 @@ class RecurrentSweep {
   explicit RecurrentSweep(const RecurrentProgram<S>& program)
       : program_(program),
         n_momenta_(static_cast<int64_t>(program.features.momenta.size())),
-        network_(program.n_layers, program.n_inputs(), program.step_channels, program.n_hidden, program.stage.n_outputs()),
+        network_(program.n_layers, program.n_inputs(), program.n_hidden, program.stage.n_outputs()),
         momenta_(n_momenta_ * kWidth),
         rows_(kRows * kWidth),
         normalised_(program.stage.normalised() ? program.n_coordinates : 0) {
     for (int64_t i = 0; i < n_momenta_; ++i) momentum_rows_.push_back(momenta_.row(i, kWidth));
   }
 
+  // Turns to a candidate's weights, and to the step's channels.
+  void begin_candidate(const RecurrentCandidate<S>& candidate) { network_.pack(candidate.weights, program_.step_channels); }
+
   // The next state goes to `after`, which may be the state before. `outputs` (R) receives outputs that are to be
   // normalised, else it is null.
   void forward(const RecurrentCandidate<S>& candidate, const RecurrentState<S>& after, S* outputs) {
-    network_.pack(candidate.weights);
     for (int64_t start = 0; start < program_.n_all(); start += kWidth) {
       const int64_t count = std::min(kWidth, program_.n_all() - start);
       observe(candidate, start, count);
@@ -116,7 +118,7 @@ class RecurrentSweep {
 
   // `outputs` as forward() left them.
   void backward(const RecurrentCandidate<S>& candidate, const S* outputs, const RecurrentCotangents<S>& cotangents) {
-    network_.pack(candidate.weights);
+    begin_candidate(candidate);
     network_.pack_backward(candidate.weights, program_.parameter_channel());
     std::vector<S> d_outputs;
     if (outputs) d_outputs = normalised_backward(candidate, outputs, cotangents);

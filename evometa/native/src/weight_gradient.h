@@ -8,45 +8,15 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <utility>
 
 #include "blocks.h"
-#include "vector.h"
+#include "transpose.h"
 
 namespace evometa {
 
 template <class S>
 constexpr int64_t whole_vectors(int64_t n) {
   return (n + VectorOf<S>::width - 1) / VectorOf<S>::width * VectorOf<S>::width;
-}
-
-// ---- transposition ---------------------------------------------------------------------------------------------
-
-#if defined(__clang__) || __GNUC__ >= 12
-#define EVOMETA_SHUFFLE(S, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-template <class S>
-using LaneIndex = decltype(Vector<S>{} < Vector<S>{});
-#define EVOMETA_SHUFFLE(S, a, b, ...) __builtin_shuffle(a, b, LaneIndex<S>{__VA_ARGS__})
-#endif
-
-// Swaps the halves of length kStep that lie off the diagonal of every 2·kStep square of two rows.
-template <class S, int kStep, int... kLane>
-EVOMETA_INLINE void swap_off_diagonal(Vector<S>& a, Vector<S>& b, std::integer_sequence<int, kLane...>) {
-  constexpr int w = VectorOf<S>::width;
-  const Vector<S> upper = EVOMETA_SHUFFLE(S, a, b, (kLane & kStep ? w + kLane - kStep : kLane)...);
-  b = EVOMETA_SHUFFLE(S, a, b, (kLane & kStep ? w + kLane : kLane + kStep)...);
-  a = upper;
-}
-
-template <class S, int kStep>
-EVOMETA_INLINE void transpose_square(Vector<S>* rows) {
-  constexpr int w = VectorOf<S>::width;
-  if constexpr (kStep < w) {
-    for (int i = 0; i < w; ++i)
-      if (!(i & kStep)) swap_off_diagonal<S, kStep>(rows[i], rows[i + kStep], std::make_integer_sequence<int, w>{});
-    transpose_square<S, 2 * kStep>(rows);
-  }
 }
 
 // from[n_rows][kWidth] → to[kWidth][stride], n_rows rounded up to whole vectors: so many rows must be there.
@@ -57,12 +27,10 @@ inline void transpose(const S* from, int64_t n_rows, int64_t stride, S* to) {
     for (int64_t column = 0; column < kWidth; column += w) {
       Vector<S> square[w];
       for (int i = 0; i < w; ++i) square[i] = load(from + (row + i) * kWidth + column);
-      transpose_square<S, 1>(square);
+      transpose_square<S>(square);
       for (int i = 0; i < w; ++i) store(to + (column + i) * stride + row, square[i]);
     }
 }
-
-// ---- sums ------------------------------------------------------------------------------------------------------
 
 template <class S>
 class WeightGradient {

@@ -1,0 +1,52 @@
+// A perceptron and its data as operators are given them, checked.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "perceptron.h"
+
+namespace evometa {
+
+using at::Tensor;
+
+// sizes: inputs, hidden …, outputs; target: "class" or "value".
+template <class S>
+PerceptronShape<S> read_network(at::IntArrayRef sizes, c10::string_view activation, c10::string_view target) {
+  TORCH_CHECK(target == "class" || target == "value", "unknown target ", target);
+  const Head head = target == "class" ? Head::cross_entropy : Head::squared_error;
+  TORCH_CHECK(sizes.size() >= 2, "a network has inputs and outputs");
+  for (const int64_t size : sizes) TORCH_CHECK(size >= 1, "a layer has units");
+  TORCH_CHECK(head == Head::cross_entropy || sizes.back() == 1, "a value is one output");
+  const PerceptronShape<S> network{sizes.vec(), activation_named<S>({activation.data(), activation.size()}), head};
+  TORCH_CHECK(network.activate, "unknown activation ", activation);
+  return network;
+}
+
+// Rows of data, x (…, inputs) and y (…).
+template <class S>
+void check_data(const PerceptronShape<S>& network, const Tensor& x, const Tensor& y) {
+  const bool classes = network.head == Head::cross_entropy;
+  TORCH_CHECK(x.dim() >= 2 && x.size(-1) == network.sizes.front() && x.sizes().slice(0, x.dim() - 1) == y.sizes(),
+              "x must be (…, ", network.sizes.front(), ") and y (…)");
+  TORCH_CHECK(x.is_cpu() && y.is_cpu() && x.scalar_type() == c10::CppTypeToScalarType<S>::value &&
+                  y.scalar_type() == (classes ? at::kLong : x.scalar_type()),
+              "x and y have the wrong type");
+  TORCH_CHECK(x.is_contiguous() && y.is_contiguous(), "tensors must be contiguous");
+  if (!classes) return;
+  const int64_t* label = y.const_data_ptr<int64_t>();
+  const int64_t n_classes = network.sizes.back();
+  for (int64_t i = 0, n = y.numel(); i < n; ++i)
+    TORCH_CHECK(label[i] >= 0 && label[i] < n_classes, "label ", label[i], " is out of range for ", n_classes, " classes");
+}
+
+// The batch's rows from x and y: rows[i] of them, or the first ones in order where `rows` is null.
+template <class S>
+void fill(Batch<S>& batch, Head head, const Tensor& x, const Tensor& y, int64_t first, const int64_t* rows) {
+  const S* inputs = x.const_data_ptr<S>() + first * batch.n_inputs;
+  if (head == Head::cross_entropy)
+    batch.fill(inputs, y.const_data_ptr<int64_t>() + first, rows);
+  else
+    batch.fill(inputs, y.const_data_ptr<S>() + first, rows);
+}
+
+}  // namespace evometa
