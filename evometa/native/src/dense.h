@@ -66,6 +66,7 @@ EVOMETA_INLINE void panel_strip(const S* __restrict packed, int64_t columns, con
       else
         sums[r][v] = splat(bias ? bias[r] : S(0));
     }
+#pragma GCC unroll 4
   for (int64_t k = 0; k < columns; ++k) {
     V in[kStripVectors];
     for (int v = 0; v < kStripVectors; ++v) in[v] = in_register(load(x + k * width + v * w));

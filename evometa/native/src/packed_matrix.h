@@ -71,6 +71,7 @@ class PackedMatrix {
     constexpr int w = VectorOf<S>::width;
     V sums[kRows][2];
     for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = splat(panel[r]);
+#pragma GCC unroll 4
     for (int64_t k = 0; k < columns_; ++k) {
       panel += kRows;
       const V left = load(x), right = load(x + w);

@@ -42,6 +42,7 @@ inline void multiply_tile(Strided<S> left, int64_t depth, const S* right, int64_
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) sums[r][v] = splat<S>(target.bias ? target.bias[r] : S(0));
   const S* weights = left.data;
+#pragma GCC unroll 4
   for (int64_t k = 0; k < depth; ++k) {
     Vector<S> in[V];
     for (int v = 0; v < V; ++v) in[v] = load(right + v * w);
