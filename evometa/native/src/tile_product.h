@@ -53,6 +53,11 @@ inline void multiply_tile(Strided<S> left, int64_t depth, const S* right, int64_
     weights += left.column;
     right += right_row;
   }
+  if (n_columns >= V * w && !target.accumulate) {
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) store(target.out + r * target.row + v * w, sums[r][v]);
+    return;
+  }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
       S* to = target.out + r * target.row + v * w;
