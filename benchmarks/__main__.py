@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,10 +16,12 @@ from rich.console import Console
 
 from benchmarks import machine, report, tables
 from benchmarks.groups import campaign, jax_plans, memory, mixed, scaling, throughput
-from benchmarks.roofline import rates
+from benchmarks.reach import figures
+from benchmarks.roofline.team import roofline
+from benchmarks.roofline.work import count_work
 from benchmarks.rounds import Progress
 from benchmarks.teams import has_jax, teams
-from benchmarks.workload import Mode
+from benchmarks.workload import RULES, Mode
 from evometa.cli import output
 
 #: JSON documents go here unless told otherwise.
@@ -37,6 +41,9 @@ class Group(StrEnum):
     JAX_PLANS = "jax-plans"
 
 
+#: What ``--rule`` takes.
+Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
+
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -45,6 +52,10 @@ def main(
     only: Annotated[
         list[Group] | None,
         typer.Option(help="Measure this group only; may be repeated.  [default: all but jax-plans]"),
+    ] = None,
+    rule: Annotated[
+        list[Rule] | None,
+        typer.Option(help="In forward, bptt and pes this rule only; may be repeated.  [default: all]"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -73,7 +84,8 @@ def main(
             status.update(f"{what} ({number} of {n_all}), {time.perf_counter() - started:.0f} s")
 
         for group in chosen:
-            document[group.value] = _measured(group, rounds, progress, console, document, quick=quick)
+            document |= _measured(group, rule or list(RULES), rounds, progress, console, quick=quick)
+    document["reach"] = tables.show_reach(console, figures(document), quick=quick)
     document["seconds"] = time.perf_counter() - started
     path = out or RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.json"
     report.write(path, document)
@@ -82,40 +94,53 @@ def main(
 
 def _measured(
     group: Group,
+    rules: Collection[str],
     rounds: int,
     progress: Progress,
     console: Console,
-    document: dict[str, Any],
     *,
     quick: bool,
-) -> Any:
-    """Measure a group and show its tables; its part of the document."""
+) -> dict[str, Any]:
+    """Measure a group and show its tables; its parts of the document."""
     match group:
         case Group.FORWARD | Group.BPTT | Group.PES:
-            mode = _MODES[group]
-            roofline = None
-            if mode == "forward":
-                progress("roofline", 1, 1)
-                roofline = document["rates"] = rates.measure(0.02 if quick else 1.0)
-                tables.show_rates(console, roofline)
-            with teams(*throughput.CONTESTANTS) as opened:
-                timings = throughput.measure(mode, opened, rounds, progress, quick=quick)
-            return tables.show_throughput(console, mode, timings, roofline, quick=quick)
+            return _throughput(_MODES[group], rules, rounds, progress, console, quick=quick)
         case Group.MIXED:
             with teams(*mixed.CONTESTANTS) as opened:
-                return tables.show_mixed(
-                    console, mixed.measure(opened, min(rounds, 3), progress, quick=quick)
-                )
+                generation = mixed.measure(opened, min(rounds, 3), progress, quick=quick)
+            found: Any = tables.show_mixed(console, generation)
         case Group.SCALING:
             with teams("evometa") as opened:
                 grown = scaling.measure(opened["evometa"], min(rounds, 3), progress, quick=quick)
-            return tables.show_scaling(console, grown)
+            found = tables.show_scaling(console, grown)
         case Group.MEMORY:
-            return tables.show_memory(console, memory.measure(progress, quick=quick))
+            found = tables.show_memory(console, memory.measure(progress, quick=quick))
         case Group.CAMPAIGN:
-            return tables.show_campaign(console, campaign.measure(progress, quick=quick))
+            found = tables.show_campaign(console, campaign.measure(progress, quick=quick))
         case Group.JAX_PLANS:
-            return tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
+            found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
+    return {group.value: found}
+
+
+def _throughput(
+    mode: Mode,
+    wanted: Collection[str],
+    rounds: int,
+    progress: Progress,
+    console: Console,
+    *,
+    quick: bool,
+) -> dict[str, Any]:
+    """Forward with the roofline, BPTT or PES; {} where the mode has none of the rules."""
+    rules = [rule for rule in throughput.rules_of(mode) if rule in wanted]
+    if not rules:
+        return {}
+    works = {rule: count_work(RULES[rule][1]) for rule in rules} if mode == "forward" else {}
+    measuring = roofline(works.values(), 0.01 if quick else 0.1) if works else nullcontext()
+    with teams(*throughput.CONTESTANTS) as opened, measuring as machine_rates:
+        contests = throughput.measure(mode, rules, opened, rounds, progress, machine_rates, quick=quick)
+    rates = {"rates": tables.show_rates(console, contests.values())} if works else {}
+    return rates | {mode: tables.show_throughput(console, mode, contests, works, quick=quick)}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.teams import Team
@@ -57,12 +58,22 @@ class Timing:
 
 
 def interleaved(
-    teams: Mapping[str, Team], prepared: Mapping[str, Timing], key: str, n_rounds: int, progress: Progress
+    teams: Mapping[str, Team],
+    prepared: Mapping[str, Timing],
+    key: str,
+    n_rounds: int,
+    progress: Progress,
+    before: Mapping[str, Callable[[], object]] = MappingProxyType({}),
 ) -> None:
-    """``n_rounds`` repetitions of ``key`` by each prepared team, every round beginning with another."""
+    """``n_rounds`` repetitions of ``key`` by each prepared team, every round beginning with another.
+
+    ``before``: what is done in every round just before a team's turn, such as measuring the machine.
+    """
     names = list(prepared)
     for number in range(n_rounds):
         progress(key, number + 1, n_rounds)
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
+            if name in before:
+                before[name]()
             prepared[name].add(*teams[name].run(key))

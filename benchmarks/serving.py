@@ -1,8 +1,9 @@
-"""A contestant's process: reads one JSON request a line, answers with one JSON line.
+"""A contestant's process, or the roofline's: reads one JSON request a line, answers with one JSON line.
 
-Requests: ``{"op": "prepare", "key": …, "workload": …}`` builds, compiles and warms up, and is answered with
-facts such as ``compile_seconds``; ``{"op": "run", "key": …}`` makes one repetition, answered with
-``n_inner_steps``; ``{"op": "release", "key": …}`` forgets it. The process ends with its standard input.
+Requests to a contestant: ``{"op": "prepare", "key": …, "workload": …}`` builds, compiles and warms up, and is
+answered with facts such as ``compile_seconds``; ``{"op": "run", "key": …}`` makes one repetition, answered
+with ``n_inner_steps``; ``{"op": "release", "key": …}`` forgets it. Those to the roofline are in
+:class:`~benchmarks.roofline.rates.RatesOfOneCore`. The process ends with its standard input.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import json
 import os
 import sys
 import traceback
-from typing import IO, Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from benchmarks.roofline.rates import RatesOfOneCore
 from benchmarks.workload import Workload
 
 #: Where each contestant is; modules are imported by its own process alone.
@@ -51,40 +54,60 @@ def load(name: str) -> type[Contestant]:
     return found
 
 
+class Server(Protocol):
+    """What answers a process's requests."""
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request; whatever is raised becomes an ``error``."""
+
+    def close(self) -> None:
+        """End what was started, before the process ends."""
+
+
+class Workloads:
+    """The workloads that one contestant has prepared, by key."""
+
+    def __init__(self, kind: type[Contestant]) -> None:
+        self._kind = kind
+        self._prepared: dict[str, Contestant] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """``prepare``, ``run`` or ``release``."""
+        key = request["key"]
+        match request["op"]:
+            case "prepare":
+                self._prepared[key] = self._kind(Workload.from_json(request["workload"]))
+                return self._prepared[key].facts
+            case "run":
+                return {"n_inner_steps": self._prepared[key].run()}
+            case "release":
+                del self._prepared[key]
+                return {}
+        raise ValueError(f"unknown request {request['op']!r}")
+
+    def close(self) -> None:
+        """End what contestants started."""
+        for contestant in self._prepared.values():
+            contestant.close()
+
+
 def serve(name: str) -> None:
     """Answer requests until the standard input ends."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # whatever a library prints must not come between the answers
-        kind = load(name)
-        prepared: dict[str, Contestant] = {}
+        server: Server = RatesOfOneCore() if name == "roofline" else Workloads(load(name))
         for line in sys.stdin:
-            _answer(answers, _attempt(kind, prepared, json.loads(line)))
-        for contestant in prepared.values():
-            contestant.close()
+            answers.write(json.dumps(_attempt(server, json.loads(line))) + "\n")
+            answers.flush()
+        server.close()
 
 
-def _attempt(
-    kind: type[Contestant], prepared: dict[str, Contestant], request: dict[str, Any]
-) -> dict[str, Any]:
+def _attempt(server: Server, request: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        match request["op"]:
-            case "prepare":
-                prepared[request["key"]] = kind(Workload.from_json(request["workload"]))
-                return prepared[request["key"]].facts
-            case "run":
-                return {"n_inner_steps": prepared[request["key"]].run()}
-            case "release":
-                del prepared[request["key"]]
-                return {}
-        raise ValueError(f"unknown request {request['op']!r}")
+        return server.answer(request)
     except Exception as error:  # the driver reports it and ends
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
-
-
-def _answer(answers: IO[str], answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
 
 
 if __name__ == "__main__":

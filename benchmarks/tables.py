@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -11,11 +12,13 @@ from rich.console import Console
 from benchmarks.groups import throughput
 from benchmarks.groups.campaign import Share
 from benchmarks.groups.mixed import Mixed
-from benchmarks.groups.scaling import Growth
+from benchmarks.groups.scaling import LINEAR, Growth
+from benchmarks.groups.throughput import Contest
 from benchmarks.machine import n_cores
+from benchmarks.reach import Figure
 from benchmarks.report import TITLES, number, rates_of, show
 from benchmarks.roofline.rates import TRIAD_BYTES, best
-from benchmarks.roofline.work import count_work
+from benchmarks.roofline.work import Work
 from benchmarks.rounds import Timing
 from benchmarks.workload import RULES, Mode, Workload
 
@@ -27,30 +30,30 @@ _MODES: dict[Mode, str] = {
 }
 
 
-def show_rates(console: Console, rates: dict[str, float]) -> None:
-    """What the roofline is made of."""
+def show_rates(console: Console, contests: Iterable[Contest]) -> dict[str, float]:
+    """What the roofline is made of, medians over all rounds."""
+    rounds = [rates for contest in contests for rates in contest.rates]
+    rates = {name: median(one[name] for one in rounds) for name in rounds[0]}
     rows = [["matrix products, Gflop/s", number(best(rates, "product") / 1e9)]]
     if "multiply-add registers" in rates:
         rows.append(["multiply-adds from registers, Gflop/s", number(rates["multiply-add registers"] / 1e9)])
     rows.append(["transcendental functions, 10⁹/s", number(best(rates, "transcendental") / 1e9)])
     for size in TRIAD_BYTES:
-        rows.append([f"triad of {size / 2**10:,.0f} KiB, GB/s", number(rates[f"triad {size}"] / 1e9)])
-    show(console, "Rates of this machine, all cores busy", ["rate", "all cores"], rows)
+        if f"triad {size}" in rates:
+            rows.append([f"triad of {size / 2**10:,.0f} KiB, GB/s", number(rates[f"triad {size}"] / 1e9)])
+    title = "Rates of this machine, all cores busy, medians of the rounds"
+    show(console, title, ["rate", "all cores"], rows)
+    return rates
 
 
 def show_throughput(
-    console: Console,
-    mode: Mode,
-    timings: Mapping[str, Mapping[str, Timing]],
-    rates: dict[str, float] | None,
-    *,
-    quick: bool,
+    console: Console, mode: Mode, contests: Mapping[str, Contest], works: Mapping[str, Work], *, quick: bool
 ) -> dict[str, Any]:
-    """Inner steps a second of every contestant, ratios, and the share of the roofline."""
+    """Inner steps a second of every contestant, ratios, and shares of the roofline of rules in ``works``."""
     others = [name for name in throughput.CONTESTANTS if name != "evometa"]
     rows, ratio_rows, document = [], [], {}
-    for rule, own in timings.items():
-        ratios = throughput.ratios(own, others)
+    for rule, contest in contests.items():
+        own, ratios = contest.timings, contest.ratios(others)
         rows.append([RULES[rule][0], *(rates_of(own.get(name)) for name in throughput.CONTESTANTS)])
         rows[-1] += [number(own[n].facts["compile_seconds"]) if n in own else "–" for n in _JAX]
         ratio_rows.append([RULES[rule][0], *(number(ratios[n]) if n in ratios else "–" for n in others)])
@@ -58,25 +61,30 @@ def show_throughput(
             "ratios": ratios,
             "contestants": {name: timing.to_json() for name, timing in own.items()},
         }
-        if rates:
-            work = count_work(RULES[rule][1])
-            ceiling = n_cores() / work.ideal_seconds(rates, n_cores())
-            share = own["evometa"].rate / ceiling
-            ratio_rows[-1] += [number(ceiling), f"{share:.0%}"]
-            document[rule]["roofline"] = {
-                "work": asdict(work),
-                "inner_steps_per_second": ceiling,
-                "share": share,
-            }
+        if rule in works:
+            found = document[rule]["roofline"] = _roofline(contest, works[rule])
+            ratio_rows[-1] += [number(found["inner_steps_per_second"]), f"{found['share']:.0%}"]
     headers = ["rule", *(TITLES[name] for name in throughput.CONTESTANTS)]
     headers += [f"{TITLES[name]} compiles, s" for name in _JAX]
     title = f"{_MODES[mode]}: inner steps/s ({_sizes(mode, quick=quick)})"
     notes = ["medians of the rounds, ± half the distance between slowest and fastest"]
     show(console, title, headers, rows, notes + _reduced(mode, quick=quick))
     headers = ["rule", *(f"× {TITLES[name]}" for name in others)]
-    headers += ["roofline, inner steps/s", "share reached"] if rates else []
+    headers += ["roofline, inner steps/s", "share reached"] if works else []
     show(console, f"{_MODES[mode]}: evometa over the others", headers, ratio_rows)
     return document
+
+
+def _roofline(contest: Contest, work: Work) -> dict[str, Any]:
+    """The work, the rates and the share of every round, and medians."""
+    ceilings, shares = contest.ceilings(work), contest.shares(work)
+    return {
+        "work": asdict(work),
+        "inner_steps_per_second": median(ceilings),
+        "share": median(shares),
+        "shares": shares,
+        "rates": list(contest.rates),
+    }
 
 
 def _sizes(mode: Mode, *, quick: bool) -> str:
@@ -136,11 +144,12 @@ def show_scaling(console: Console, grown: Mapping[str, list[Growth]]) -> dict[st
             ", ".join(map(str, growth.values)),
             ", ".join(f"{seconds:.3f}" for seconds in growth.seconds),
             f"{growth.exponent:.2f}",
+            "yes" if growth.is_linear else "no",
         ]
         for rule, growths in grown.items()
         for growth in growths
     ]
-    headers = ["rule", "varied", "values", "seconds", "exponent"]
+    headers = ["rule", "varied", "values", "seconds", "exponent", f"within {LINEAR[0]}–{LINEAR[1]}"]
     show(console, "Growth of the time of an evaluation: time ∝ size^exponent", headers, rows)
     return {
         rule: {
@@ -190,3 +199,12 @@ def show_jax_plans(console: Console, found: Mapping[str, Mapping[str, Timing]]) 
     ]
     show(console, "Plans of the JAX programs", ["workload", "plan", "inner steps/s", "compiles, s"], rows)
     return {key: {plan: timing.to_json() for plan, timing in plans.items()} for key, plans in found.items()}
+
+
+def show_reach(console: Console, figures: Sequence[Figure], *, quick: bool) -> list[dict[str, Any]]:
+    """What was to be reached, and whether it was; nothing where none of it was measured."""
+    if figures:
+        rows = [[one.what, one.shown, one.target, "yes" if one.is_reached else "no"] for one in figures]
+        notes = ["at --quick's tiny sizes, which say nothing about speed"] if quick else []
+        show(console, "Reach", ["figure", "value", "target", "reached"], rows, notes)
+    return [{**asdict(one), "reached": one.is_reached} for one in figures]

@@ -10,11 +10,11 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.groups.throughput import workload
+from benchmarks.groups.throughput import rules_of, workload
 from benchmarks.jax_peer.plans import TRIED, Plan
 from benchmarks.rounds import Progress, Timing
 from benchmarks.teams import environment, has_jax
-from benchmarks.workload import LEARNED, RULES, Mode, Workload
+from benchmarks.workload import Mode, Workload
 
 _MODES: tuple[Mode, ...] = ("forward", "bptt", "pes")
 
@@ -24,7 +24,7 @@ def measure(n_rounds: int, progress: Progress, *, quick: bool) -> dict[str, dict
     found: dict[str, dict[str, Timing]] = {}
     if not has_jax():
         return found
-    keys = [(mode, rule) for mode in _MODES for rule in (RULES if mode == "forward" else LEARNED)]
+    keys = [(mode, rule) for mode in _MODES for rule in rules_of(mode)]
     for number, (mode, rule) in enumerate(keys):
         progress(f"jax-plans {mode} {rule}", number + 1, len(keys))
         request = {

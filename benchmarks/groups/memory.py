@@ -19,6 +19,9 @@ from benchmarks.rounds import Progress
 from benchmarks.teams import SINGLE_THREAD
 from benchmarks.workload import RULES, Workload
 
+#: Title of the case whose memory is bounded.
+GENERATION = "mixed generation, P=256, T=8, K=100"
+
 
 def cases(*, quick: bool) -> dict[str, Workload]:
     """Title → workload."""
@@ -27,7 +30,7 @@ def cases(*, quick: bool) -> dict[str, Workload]:
     repeated = MIXED * (256 // len(MIXED))
     million = 13_333  # hidden units of a perceptron with 999,985 parameters
     return {
-        "mixed generation, P=256, T=8, K=100": Workload("forward", repeated),
+        GENERATION: Workload("forward", repeated),
         "LSTM 2×20, P=2, T=1, K=10,000": Workload.of(
             "forward", RULES["lstm"][1], 2, n_tasks=1, n_steps=10_000
         ),

@@ -11,15 +11,21 @@ from benchmarks.rounds import Progress, Timing, interleaved
 from benchmarks.teams import Team
 from benchmarks.workload import RULES, Workload
 
-#: One size is varied at a time; the others stay at the base.
-_BASE = {"n_candidates": 16, "n_tasks": 8, "n_steps": 50, "width": 32}
+#: One size is varied at a time; the others stay at the base. With these the chunk plan gives an even number
+#: of chunks, or many: workers loaded unevenly at one size and evenly at another would bend an exponent.
+_COMMON = {"n_candidates": 48, "n_tasks": 8, "width": 32}
+#: Updates of the base, which take so long that what a unit of work costs besides does not matter.
+_BASES = {"gru": {**_COMMON, "n_steps": 25}, "adam": {**_COMMON, "n_steps": 100}}
+_QUICK = {"n_candidates": 2, "n_tasks": 8, "n_steps": 4, "width": 32}
+#: Size → what it is in a workload, and multiples of the base.
 _VARIED: dict[str, tuple[str, tuple[int, ...]]] = {
-    "P": ("n_candidates", (16, 32, 64, 128)),
-    "T": ("n_tasks", (4, 8, 16, 32)),
-    "K": ("n_steps", (25, 50, 100, 200)),
-    "N": ("width", (32, 64, 128, 256)),
+    "P": ("n_candidates", (1, 2, 4, 8)),
+    "T": ("n_tasks", (1, 2, 4, 8)),
+    "K": ("n_steps", (2, 4, 8)),
+    "N": ("width", (1, 2, 4, 8)),
 }
-SCALED_RULES = ("gru", "adam")
+#: Exponents that count as linear.
+LINEAR = (0.9, 1.1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,11 @@ class Growth:
         slope, _ = np.polyfit(np.log(self.values), np.log(self.seconds), 1)
         return float(slope)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the exponent is near one."""
+        return LINEAR[0] <= self.exponent <= LINEAR[1]
+
 
 def coordinates(width: int) -> int:
     """N of a perceptron 64–width–10."""
@@ -44,16 +55,16 @@ def coordinates(width: int) -> int:
 
 def measure(team: Team, n_rounds: int, progress: Progress, *, quick: bool) -> dict[str, list[Growth]]:
     """Rule → growth with each size."""
-    return {rule: _of_rule(rule, team, n_rounds, progress, quick=quick) for rule in SCALED_RULES}
+    return {rule: _of_rule(rule, team, n_rounds, progress, quick=quick) for rule in _BASES}
 
 
 def _of_rule(rule: str, team: Team, n_rounds: int, progress: Progress, *, quick: bool) -> list[Growth]:
     found = []
-    for size, (name, values) in _VARIED.items():
-        values = values[:2] if quick else values
+    base = _QUICK if quick else _BASES[rule]
+    for size, (name, multiples) in _VARIED.items():
+        values = [base[name] * multiple for multiple in (multiples[:2] if quick else multiples)]
         timings = {}
         for value in values:
-            base = {**_BASE, "n_steps": 4, "n_candidates": 2} if quick else _BASE
             chosen = {**base, name: value}
             key = f"{rule} {size}={value}"
             work = Workload.of("forward", RULES[rule][1], chosen.pop("n_candidates"), **chosen)
@@ -63,6 +74,6 @@ def _of_rule(rule: str, team: Team, n_rounds: int, progress: Progress, *, quick:
                 interleaved({"evometa": team}, {"evometa": timing}, key, 1, progress)
         for key in timings:
             team.release(key)
-        shown = [coordinates(value) for value in values] if size == "N" else list(values)
+        shown = [coordinates(value) for value in values] if size == "N" else values
         found.append(Growth(size, shown, [min(timing.seconds) for timing in timings.values()]))
     return found

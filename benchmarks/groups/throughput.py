@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
+from benchmarks.roofline.rates import Rates
+from benchmarks.roofline.team import Roofline
+from benchmarks.roofline.work import Work
 from benchmarks.rounds import Progress, Timing, interleaved
 from benchmarks.teams import Team
 from benchmarks.workload import LEARNED, RULES, Mode, Workload
@@ -39,6 +43,11 @@ QUICK: dict[Mode, Sizes] = {
 }
 
 
+def rules_of(mode: Mode) -> Sequence[str]:
+    """The rules that ``mode`` can be measured with: only learned ones have meta-gradients."""
+    return tuple(RULES) if mode == "forward" else LEARNED
+
+
 def workload(mode: Mode, rule: str, contestant: str, *, quick: bool) -> Workload:
     """What ``contestant`` does in one repetition."""
     sizes = (QUICK if quick else SIZES)[mode]
@@ -57,29 +66,64 @@ def workload(mode: Mode, rule: str, contestant: str, *, quick: bool) -> Workload
     return whole.reduced(*reduced[contestant]) if contestant in reduced else whole
 
 
+@dataclass(frozen=True)
+class Contest:
+    """What the rounds of one rule showed.
+
+    Attributes:
+        timings: by contestant.
+        rates: of the machine in each round, measured just before evometa's turn; () where nobody asked.
+    """
+
+    timings: Mapping[str, Timing]
+    rates: Sequence[Rates] = ()
+
+    def ratios(self, others: Sequence[str]) -> dict[str, float]:
+        """evometa's rate over those of ``others``, medians of the rounds' ratios."""
+        ours = self.timings["evometa"].rates
+        return {
+            name: median(a / b for a, b in zip(ours, self.timings[name].rates, strict=True))
+            for name in others
+            if name in self.timings
+        }
+
+    def ceilings(self, work: Work) -> list[float]:
+        """Inner steps a second that the machine allowed in each round."""
+        return [work.ceiling(rates) for rates in self.rates]
+
+    def shares(self, work: Work) -> list[float]:
+        """What evometa reached of that in each round."""
+        ours = self.timings["evometa"].rates
+        return [rate / most for rate, most in zip(ours, self.ceilings(work), strict=True)]
+
+
 def measure(
-    mode: Mode, teams: Mapping[str, Team], n_rounds: int, progress: Progress, *, quick: bool
-) -> dict[str, dict[str, Timing]]:
-    """Rule → contestant → timing."""
-    found: dict[str, dict[str, Timing]] = {}
-    for rule in RULES if mode == "forward" else LEARNED:
+    mode: Mode,
+    rules: Sequence[str],
+    teams: Mapping[str, Team],
+    n_rounds: int,
+    progress: Progress,
+    roofline: Roofline | None = None,
+    *,
+    quick: bool,
+) -> dict[str, Contest]:
+    """Rule → its rounds."""
+    found: dict[str, Contest] = {}
+    for rule in rules:
         key = f"{mode} {rule}"
         progress(f"{key}: preparing", 0, n_rounds)
-        found[rule] = {
+        timings = {
             name: Timing(team.prepare(key, workload(mode, rule, name, quick=quick)))
             for name, team in teams.items()
         }
-        interleaved(teams, found[rule], key, n_rounds, progress)
+        rates: list[Rates] = []
+        before = {} if roofline is None else {"evometa": partial(_note, roofline, rates)}
+        interleaved(teams, timings, key, n_rounds, progress, before)
+        found[rule] = Contest(timings, rates)
         for team in teams.values():
             team.release(key)
     return found
 
 
-def ratios(timings: Mapping[str, Timing], others: Sequence[str]) -> dict[str, float]:
-    """evometa's rate over those of ``others``, medians of the rounds' ratios."""
-    ours = timings["evometa"].rates
-    return {
-        name: median(a / b for a, b in zip(ours, timings[name].rates, strict=True))
-        for name in others
-        if name in timings
-    }
+def _note(roofline: Roofline, rates: list[Rates]) -> None:
+    rates.append(roofline.measure())

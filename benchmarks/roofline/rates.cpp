@@ -1,5 +1,5 @@
-// Rates of one core that no library call shows: multiply-adds from registers, and exponentials and the logistic
-// function by evometa's vector header, on numbers in the first-level cache. Each returns operations a second.
+// Rates of one core that no library call shows: multiply-adds from registers, and exponentials by evometa's
+// vector header, on numbers in the first-level cache. Each returns operations a second.
 #include <algorithm>
 #include <chrono>
 
@@ -28,18 +28,6 @@ double best_rate(double seconds, double operations, Pass pass) {
   return best;
 }
 
-template <class Function>
-double elementwise_rate(double seconds, Function function) {
-  constexpr int repeats = 50;
-  alignas(64) static float buffer[kBuffer];
-  for (int i = 0; i < kBuffer; ++i) buffer[i] = (i % 101) * 0.01f;
-  return best_rate(seconds, static_cast<double>(repeats) * kBuffer, [&] {
-    for (int r = 0; r < repeats; ++r)
-      for (int i = 0; i < kBuffer; i += VectorOf<float>::width)
-        evometa::store<float>(buffer + i, function(evometa::load(buffer + i)));
-  });
-}
-
 }  // namespace
 
 extern "C" double multiply_add_rate(double seconds) {
@@ -57,9 +45,12 @@ extern "C" double multiply_add_rate(double seconds) {
 }
 
 extern "C" double exponential_rate(double seconds) {
-  return elementwise_rate(seconds, [](Vector<float> x) { return evometa::exp_of(-x); });
-}
-
-extern "C" double logistic_rate(double seconds) {
-  return elementwise_rate(seconds, [](Vector<float> x) { return 1.0f / (1.0f + evometa::exp_of(-x)); });
+  constexpr int repeats = 50;
+  alignas(64) static float buffer[kBuffer];
+  for (int i = 0; i < kBuffer; ++i) buffer[i] = (i % 101) * 0.01f;
+  return best_rate(seconds, static_cast<double>(repeats) * kBuffer, [&] {
+    for (int r = 0; r < repeats; ++r)
+      for (int i = 0; i < kBuffer; i += VectorOf<float>::width)
+        evometa::store<float>(buffer + i, evometa::exp_of(-evometa::load(buffer + i)));
+  });
 }

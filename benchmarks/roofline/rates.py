@@ -1,79 +1,84 @@
-"""Rates of this machine with every core busy, measured on the spot, each the best of many tries.
-
-Run as a module it measures one core; :func:`measure` runs one such process a core at the same time and adds
-them up.
-"""
+"""Rates of one core, each the best of many tries within a short time, by the process that serves them."""
 
 from __future__ import annotations
 
 import ctypes
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.machine import n_cores
 from evometa import native
 from evometa.native.build import SOURCES
 
+#: By name: operations, elements or bytes a second.
+Rates = Mapping[str, float]
+#: Seconds to try for → the best rate.
+Phase = Callable[[float], float]
+
 #: Bytes of the three arrays of a triad, from the caches to main memory.
 TRIAD_BYTES = (96 * 2**10, 384 * 2**10, 3 * 2**19, 6 * 2**20, 96 * 2**20)
-_READY = "ready\n"
-#: Rows, inner and columns of products: square ones, and those of a recurrent layer on a cache-sized chunk.
-_PRODUCTS = ((256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (80, 41, 2410), (80, 41, 19280))
-_TRANSCENDENTAL = ("sigmoid", "exp", "tanh")
+_PRODUCT_SIZES = (256, 512)
+_TRANSCENDENTAL = ("exp", "sigmoid")
 
 
-def measure(seconds: float) -> dict[str, float]:
-    """The rates of all cores together: operations, elements or bytes a second, by name.
-
-    ``seconds``: how long each is tried.
-    """
-    command = [sys.executable, "-m", "benchmarks.roofline.rates", repr(seconds)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    _library()  # built once, before several processes would
-    running = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(n_cores())
-    ]
-    for process in running:
-        assert process.stdout is not None
-        while process.stdout.readline() not in (_READY, ""):
-            pass
-    start = repr(time.time() + 0.5)  # of the first phase, the same for all
-    found = [json.loads(process.communicate(start)[0].splitlines()[-1]) for process in running]
-    return {name: sum(one[name] for one in found) for name in found[0]}
-
-
-def best(rates: dict[str, float], kind: str) -> float:
+def best(rates: Rates, kind: str) -> float:
     """The best of the rates whose name begins with ``kind``."""
     return max(rate for name, rate in rates.items() if name.startswith(f"{kind} "))
 
 
-def bandwidth(rates: dict[str, float], n_bytes: float) -> float:
-    """Bytes a second of all cores where each has a working set of ``n_bytes``, by the next larger triad."""
-    sizes = [size for size in TRIAD_BYTES if size >= n_bytes] or [TRIAD_BYTES[-1]]
-    return rates[f"triad {sizes[0]}"]
+def triad_for(n_bytes: float) -> int:
+    """The triad whose rate is the bandwidth of a working set of ``n_bytes``: the next larger."""
+    return next((size for size in TRIAD_BYTES if size >= n_bytes), TRIAD_BYTES[-1])
 
 
-def _one_core(seconds: float) -> dict[str, float]:
-    """Measured phase by phase, all processes in the same phase at the same time."""
-    torch.set_num_threads(1)
-    phases = [*_phases(), *_compiled_phases()]
-    print(_READY, end="", flush=True)
-    start = float(sys.stdin.read())
-    found: dict[str, float] = {}
-    for number, (name, measure_rate) in enumerate(phases):
-        time.sleep(max(0.0, start + number * (seconds + 0.2) - time.time()))
-        found[name] = measure_rate(seconds)
-    return found
+def bandwidth(rates: Rates, n_bytes: float) -> float:
+    """Bytes a second where each core has a working set of ``n_bytes``."""
+    return rates[f"triad {triad_for(n_bytes)}"]
+
+
+def phases(working_sets: Iterable[float]) -> dict[str, Callable[[], Phase]]:
+    """Name → how to build its measurement; of triads those that working sets of these bytes ask for.
+
+    Rates that take a compiler are left out where evometa's kernels cannot be compiled either.
+    """
+    compiled = {
+        "multiply-add registers": "multiply_add_rate",
+        "transcendental native exp": "exponential_rate",
+    }
+    library = _library()
+    return {
+        **{f"product torch {n}×{n}×{n}": partial(_product_by_torch, n) for n in _PRODUCT_SIZES},
+        **{f"product numpy {n}×{n}×{n}": partial(_product_by_numpy, n) for n in _PRODUCT_SIZES},
+        **{f"transcendental torch {name}": partial(_elementwise, name) for name in _TRANSCENDENTAL},
+        **({} if library is None else {k: partial(_compiled, library, v) for k, v in compiled.items()}),
+        **{f"triad {size}": partial(_triad, size) for size in sorted(set(map(triad_for, working_sets)))},
+    }
+
+
+class RatesOfOneCore:
+    """The serving side: builds the phases once, then measures the one it is asked for."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self._built: dict[str, Phase] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """``prepare`` for working sets gives the names of phases, ``rate`` that of a phase."""
+        match request["op"]:
+            case "prepare":
+                self._built = {name: build() for name, build in phases(request["working_sets"]).items()}
+                return {"phases": list(self._built)}
+            case "rate":
+                return {"rate": self._built[request["phase"]](request["seconds"])}
+        raise ValueError(f"unknown request {request['op']!r}")
+
+    def close(self) -> None:
+        """Nothing was started."""
 
 
 def _best_of(work: Callable[[], object], amount: float, seconds: float) -> float:
@@ -85,44 +90,45 @@ def _best_of(work: Callable[[], object], amount: float, seconds: float) -> float
     return amount / best_seconds
 
 
-def _phases() -> Iterator[tuple[str, Callable[[float], float]]]:
-    """Rates by library calls: multiplications and additions, elements, bytes a second."""
-    generator = torch.Generator().manual_seed(0)
-    for m, k, n in _PRODUCTS:
-        a, b, c = (torch.randn(shape, generator=generator) for shape in ((m, k), (k, n), (m, n)))
-        flops = 2.0 * m * k * n
-        yield f"product torch {m}×{k}×{n}", partial(_best_of, partial(torch.mm, a, b, out=c), flops)
-        x, y, z = (value.numpy() for value in (a, b, c))
-        yield f"product numpy {m}×{k}×{n}", partial(_best_of, partial(np.matmul, x, y, out=z), flops)
-    values = torch.randn(8192, generator=generator)
-    for name in _TRANSCENDENTAL:
-        function = partial(getattr(torch, name), values, out=torch.empty_like(values))
-        yield f"transcendental torch {name}", partial(_best_of, function, float(values.numel()))
-    for size in TRIAD_BYTES:
-        a, b, c = (torch.randn(size // 12, generator=generator) for _ in range(3))
-        repeats = max(1, 2**21 // size)
-
-        def triad(a: torch.Tensor = a, b: torch.Tensor = b, c: torch.Tensor = c, n: int = repeats) -> None:
-            for _ in range(n):
-                torch.add(a, b, alpha=2.0, out=c)
-
-        yield f"triad {size}", partial(_best_of, triad, float(size // 12 * 12 * repeats))
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def _compiled_phases() -> Iterator[tuple[str, Callable[[float], float]]]:
-    """Rates that take a compiler; none where evometa's kernels cannot be compiled either."""
-    library = _library()
-    if library is None:
-        return
-    names = {
-        "multiply-add registers": "multiply_add_rate",
-        "transcendental native exp": "exponential_rate",
-        "transcendental native sigmoid": "logistic_rate",
-    }
-    for name, symbol in names.items():
-        function = getattr(library, symbol)
-        function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double]
-        yield name, function
+def _product_by_torch(n: int) -> Phase:
+    """Multiplications and additions."""
+    work = partial(torch.mm, _normal(n, n), _normal(n, n), out=torch.empty(n, n))
+    return partial(_best_of, work, 2.0 * n**3)
+
+
+def _product_by_numpy(n: int) -> Phase:
+    work = partial(np.matmul, _normal(n, n).numpy(), _normal(n, n).numpy(), out=np.empty((n, n), np.float32))
+    return partial(_best_of, work, 2.0 * n**3)
+
+
+def _elementwise(name: str) -> Phase:
+    """Elements."""
+    values = _normal(8192)
+    function = partial(getattr(torch, name), values, out=torch.empty_like(values))
+    return partial(_best_of, function, float(values.numel()))
+
+
+def _triad(n_bytes: int) -> Phase:
+    """Bytes."""
+    a, b, c = (_normal(n_bytes // 12) for _ in range(3))
+    repeats = max(1, 2**21 // n_bytes)
+
+    def triad() -> None:
+        for _ in range(repeats):
+            torch.add(a, b, alpha=2.0, out=c)
+
+    return partial(_best_of, triad, float(n_bytes // 12 * 12 * repeats))
+
+
+def _compiled(library: ctypes.CDLL, symbol: str) -> Phase:
+    function = getattr(library, symbol)
+    function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double]
+    measure: Phase = function
+    return measure
 
 
 def _library() -> ctypes.CDLL | None:
@@ -143,7 +149,3 @@ def _library() -> ctypes.CDLL | None:
         is_python_module=False,
     )
     return ctypes.CDLL(str(folder / "rates.so"))
-
-
-if __name__ == "__main__":
-    print(json.dumps(_one_core(float(sys.argv[1]))))

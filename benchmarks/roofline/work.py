@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from benchmarks.roofline.rates import bandwidth, best
+from benchmarks.roofline.rates import Rates, bandwidth, best
 from benchmarks.workload import Spec, Workload
 from evometa.inner.cohort import Cohort
 from evometa.inner.task_set import prepare
@@ -47,14 +47,14 @@ class Work:
     other_flops: int
     bytes: int
 
-    def ideal_seconds(self, rates: dict[str, float], n_cores: int) -> float:
-        """The least time on one of ``n_cores`` busy cores, whose rates together are ``rates``."""
+    def ceiling(self, rates: Rates) -> float:
+        """Inner steps a second, at most, of all cores, whose rates together are ``rates``."""
         arithmetic = (
             self.product_flops / best(rates, "product")
             + self.transcendentals / best(rates, "transcendental")
             + self.other_flops / (rates.get("multiply-add registers", best(rates, "product")) / 2)
         )
-        return n_cores * max(arithmetic, self.bytes / bandwidth(rates, self.bytes))
+        return 1 / max(arithmetic, self.bytes / bandwidth(rates, self.bytes))
 
 
 class WorkCounter(OperationCounter):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import subprocess
 import sys
@@ -12,22 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
-from benchmarks import machine, tables
+from benchmarks import machine
 from benchmarks.groups import mixed, throughput
 from benchmarks.groups.campaign import Share, timed_executor
 from benchmarks.groups.memory import cases
 from benchmarks.groups.scaling import Growth, coordinates
 from benchmarks.mixed import MIXED
-from benchmarks.roofline.rates import TRIAD_BYTES, bandwidth, best
-from benchmarks.roofline.work import Work, count_work
 from benchmarks.rounds import Timing, interleaved
 from benchmarks.teams import ContestantError, Team, environment
 from benchmarks.workload import RULES, Spec, Workload
 from evometa.execution import Executor
 from evometa.inner.cohort import by_structure
-from evometa.inner.task_set import prepare
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -110,38 +105,27 @@ def test_the_mixed_generation_is_what_the_issue_of_mixing_needs() -> None:
     assert [c.id for part in parts for c in part.candidates] == [c.id for c in whole.candidates]
 
 
-def test_the_work_of_a_step_is_counted_from_the_rule() -> None:
-    adam, lstm = count_work(RULES["adam"][1]), count_work(RULES["lstm"][1])
-    (part,) = prepare(Workload.of("forward", Spec("adam"), 1, n_tasks=1).request(), CPU)
-    n = part.tasks.layout.size
-    assert n == coordinates(32) == 2410
-    # gates of two layers with 2 + 1 + 20 and 20 + 1 + 20 rows, an output with bias, on every coordinate
-    assert lstm.product_flops - adam.product_flops == n * (2 * 80 * (23 + 41) + 41)
-    # 80 gates and 20 cells of two layers, one logarithm
-    extra = lstm.transcendentals - adam.transcendentals
-    assert n * (2 * 100 + 1) - extra < 10  # a few numbers are Adam's own
-    assert adam.bytes == 4 * n * (2 * 2 + 3)
-    assert lstm.bytes == 4 * n * (2 * 80 + 3)
-    larger = count_work(RULES["lstm"][1], width=64)
-    ratio = coordinates(64) / coordinates(32)
-    assert larger.transcendentals / lstm.transcendentals == pytest.approx(ratio, rel=0.01)
+def test_the_machine_is_measured_just_before_the_turn_it_is_for(naive: Team) -> None:
+    events: list[str] = []
 
+    class Recorder:
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-def test_the_ideal_time_is_arithmetic_or_memory_whichever_is_longer() -> None:
-    rates = {
-        **{"product torch a": 8.0, "product numpy a": 10.0, "multiply-add registers": 20.0},
-        **{"transcendental torch exp": 1.0, "transcendental native": 2.0},
-        **{f"triad {size}": 1e9 / size for size in TRIAD_BYTES},
-    }
-    assert (best(rates, "product"), best(rates, "transcendental")) == (10.0, 2.0)
-    assert Work(100, 10, 50, 4).ideal_seconds(rates, 2) == 2 * (10 + 5 + 5)
-    assert bandwidth(rates, TRIAD_BYTES[0] + 1) == 1e9 / TRIAD_BYTES[1]
-    assert bandwidth(rates, 1e12) == 1e9 / TRIAD_BYTES[-1]
-    assert Work(0, 0, 0, 10**12).ideal_seconds(rates, 1) == pytest.approx(1e12 / (1e9 / TRIAD_BYTES[-1]))
+        def run(self, key: str) -> tuple[int, float]:
+            events.append(self.name)
+            return 1, 1.0
+
+    recorders = {name: Recorder(name) for name in ("a", "b")}
+    timings = {name: Timing({}) for name in recorders}
+    before = {"b": lambda: events.append("machine")}
+    interleaved(recorders, timings, "key", 2, lambda what, number, n_all: None, before)  # type: ignore[arg-type]
+    assert events == ["a", "machine", "b", "machine", "b", "a"]
 
 
 def test_an_exponent_is_that_of_the_power_law() -> None:
     assert Growth("P", (1, 2, 4, 8), [3 * size**0.9 for size in (1, 2, 4, 8)]).exponent == pytest.approx(0.9)
+    assert [Growth("P", (1, 2), [1, 2**power]).is_linear for power in (0.8, 1.0, 1.2)] == [False, True, False]
 
 
 def test_the_million_parameters_are_nearly_one() -> None:
@@ -161,21 +145,6 @@ def test_a_share_leaves_out_inner_training() -> None:
     share = Share(256, 50, 2, 50, total_seconds=100.0, inner_seconds=97.0, figure_seconds=1.0)
     assert share.other == pytest.approx(0.03)
     assert share.other_seconds_per_generation == pytest.approx(2 / 50)
-
-
-def test_the_table_names_who_is_not_there_and_the_share_of_the_roofline() -> None:
-    out = io.StringIO()
-    timings = {"adam": {"evometa": Timing({}), "naive": Timing({})}}
-    timings["adam"]["evometa"].add(1000, 1.0)
-    timings["adam"]["naive"].add(100, 1.0)
-    rates = {"product a": 1e9, "transcendental a": 1e9, **{f"triad {size}": 1e10 for size in TRIAD_BYTES}}
-    document = tables.show_throughput(Console(file=out, width=250), "forward", timings, rates, quick=False)
-    assert document["adam"]["ratios"] == {"naive": 10.0}
-    assert document["adam"]["roofline"]["share"] > 0
-    lines = [line for line in out.getvalue().splitlines() if "Adam" in line]
-    assert lines[0].count("not installed") == 3
-    assert "1,000 ±0%" in lines[0]
-    assert "%" in lines[1]
 
 
 def test_the_machine_is_described_in_plain_data() -> None:

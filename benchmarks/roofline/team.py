@@ -1,0 +1,47 @@
+"""The machine's rates as the driver asks for them: a process a core, all in the same phase at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from benchmarks.machine import n_cores
+from benchmarks.roofline.rates import Rates
+from benchmarks.roofline.work import Work
+from benchmarks.teams import SINGLE_THREAD, Process
+
+
+class Roofline:
+    """Measures the rates that bound the works it is made for; ``seconds``: how long each is tried."""
+
+    def __init__(self, works: Iterable[Work], seconds: float) -> None:
+        self._seconds = seconds
+        self._processes = [Process("roofline", SINGLE_THREAD) for _ in range(n_cores())]
+        request = {"op": "prepare", "working_sets": [work.bytes for work in works]}
+        for process in self._processes:  # one after the other: the first may have to compile
+            process.send(request)
+            self._phases: list[str] = process.receive()["phases"]
+
+    def measure(self) -> Rates:
+        """The rates of all cores together."""
+        return {phase: self._of_all_cores(phase) for phase in self._phases}
+
+    def _of_all_cores(self, phase: str) -> float:
+        for process in self._processes:
+            process.send({"op": "rate", "phase": phase, "seconds": self._seconds})
+        return float(sum(process.receive()["rate"] for process in self._processes))
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.close()
+
+
+@contextmanager
+def roofline(works: Iterable[Work], seconds: float) -> Iterator[Roofline]:
+    """One that is closed in the end."""
+    opened = Roofline(works, seconds)
+    try:
+        yield opened
+    finally:
+        opened.close()
