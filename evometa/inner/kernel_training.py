@@ -28,7 +28,13 @@ def kernel_tasks(
 
 
 def train_by_kernel(
-    cohort: Cohort, tasks: TaskBatch, given: PerceptronTasks, params: Tensor, state: Tree, first: int, horizon: int
+    cohort: Cohort,
+    tasks: TaskBatch,
+    given: PerceptronTasks,
+    params: Tensor,
+    state: Tree,
+    first: int,
+    horizon: int,
 ) -> tuple[Tensor, Tensor, Tree]:
     """S steps from step ``first`` on: the losses before each ``(S, P, T)``, the next params and state.
 

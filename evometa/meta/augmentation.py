@@ -69,6 +69,7 @@ def rescaled(tasks: TaskBatch, param_scale: Tensor, loss_scale: Tensor) -> TaskB
         init_params=_RescaledInit(tasks.init_params, param_scale.cpu()),
         constants={**tasks.constants, _PARAM_SCALE: param_scale, _LOSS_SCALE: loss_scale},
         loss_and_grad=None if tasks.loss_and_grad is None else _RescaledLossAndGrad(tasks.loss_and_grad),
+        for_kernels=None,  # they know the tasks as they were
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evometa.inner.cohort import Cohort
+from evometa.inner.kernel_training import kernel_tasks, train_by_kernel
 from evometa.inner.unroll import UnrollState, advance, begin, loss_and_grad
 from evometa.meta.augmentation import Part
 from evometa.meta.episodes import Segment
@@ -72,10 +73,31 @@ def train(cohort: Cohort, segment: Segment, training: Training) -> tuple[Trainin
     ends, losses = list(training), []
     del training
     for index, part in enumerate(segment.episode.parts):
-        trained = train_part(cohort, part, ends[index], segment.n_steps, horizon, measured, given_up=True)
+        trained = _trained_by_kernel(cohort, part, ends[index], segment.n_steps, horizon)
+        if trained is None:
+            trained = train_part(cohort, part, ends[index], segment.n_steps, horizon, measured, given_up=True)
         ends[index] = trained.end
         losses.append(trained.losses)
     return tuple(ends), losses
+
+
+def _trained_by_kernel(
+    cohort: Cohort, part: Part, state: PartState, n_steps: int, horizon: int
+) -> Trained | None:
+    """As :func:`train_part` with :func:`measured`, in one call; None where no kernel serves."""
+    carry = state.carry
+    if part.indices is None:
+        return None
+    rows = part.indices[:, carry.step : carry.step + n_steps]
+    given = kernel_tasks(cohort, part.tasks, carry.params, rows)
+    if given is None:
+        return None
+    losses, params, learner_state = train_by_kernel(
+        cohort, part.tasks, given, carry.params, carry.state, carry.step, horizon
+    )
+    end = _measured(part, UnrollState(params, learner_state, carry.step + n_steps))
+    seen = part.own_unit(torch.cat([losses[1:], end.losses.unsqueeze(0)]))
+    return Trained(seen, seen, end)
 
 
 def train_part(

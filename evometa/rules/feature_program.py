@@ -148,9 +148,7 @@ def _step_channels(names: tuple[str, ...], step: float, horizon: float, dtype: t
 
 
 @lru_cache(maxsize=256)
-def _step_channels_of(
-    names: tuple[str, ...], steps: range, horizon: int, dtype: torch.dtype
-) -> Tensor:
+def _step_channels_of(names: tuple[str, ...], steps: range, horizon: int, dtype: torch.dtype) -> Tensor:
     return torch.stack([_step_channels(names, float(step), float(horizon), dtype) for step in steps])
 
 

@@ -162,7 +162,10 @@ def test_static_tensors_serve_native_kernels_as_well(
     wanted = request("digits", DIGITS, "meta_train", 3, 12, seed=5)
     several = candidates(family, 3)
     for plain, static in zip(trained(several, wanted), recorded(several, wanted, AsItIs), strict=True):
-        assert_equal(plain, static)
+        # not bit by bit: a kernel that makes all steps takes the logarithm of the loss by another library
+        np.testing.assert_allclose(plain.losses, static.losses, rtol=1e-5)
+        np.testing.assert_allclose(plain.valid_losses, static.valid_losses, rtol=1e-5)
+        assert plain.status.tolist() == static.status.tolist()
 
 
 def test_a_replayed_training_that_is_lost_stops_early(recorded: Callable[..., list[UnrollRecord]]) -> None:

@@ -9,7 +9,7 @@
 
 namespace evometa {
 
-constexpr int64_t kBlock = 128;  // coordinates, whose channels stay in the first-level cache
+constexpr int64_t kBlock = 256;  // coordinates, whose channels stay in the first-level cache
 // Channels of a tensor are kept from one pass over it to the next where this many numbers hold them: they then
 // stay in the second-level cache. Those of larger tensors are computed again.
 constexpr int64_t kKeptNumbers = 1 << 16;
