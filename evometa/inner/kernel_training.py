@@ -19,7 +19,7 @@ from evometa.trees import Tree
 def kernel_tasks(
     cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None
 ) -> PerceptronTasks | None:
-    """What kernels train on, for the steps of ``indices (T, S, B)``; None where they cannot, or a graph is wanted."""
+    """What kernels train on for the steps of ``indices (T, S, B)``; None where they cannot."""
     if indices is None or tasks.for_kernels is None or tasks.loss_and_grad is None:
         return None
     if torch.is_grad_enabled() or lowered(tasks.loss) is not None or not cohort.learner.trains(params):

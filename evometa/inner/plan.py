@@ -2,7 +2,8 @@
 
 - On a CPU, a rule with a native kernel takes the whole chunk in one call, its intermediates in registers:
   only what stays between steps streams through memory. A chunk is as large as leaves that in cache from one
-  step to the next, and no larger, for then there are several to deal to the workers.
+  step to the next, and no larger, for then there are several to deal to the workers. (Where the kernel makes
+  many steps in a call it works run by run, and the size of a chunk only has to be worth a call.)
 - On a CPU, a rule that PyTorch maps over candidates writes every intermediate to memory. Networks gain
   nothing from more candidates in a chunk and lose their place in cache, while hand-designed rules are bound
   by the cost of launching operations.

@@ -1,4 +1,4 @@
-"""Tasks whose minibatches, losses and gradients kernels make themselves, so that a training need not come back."""
+"""Tasks whose minibatches, losses and gradients kernels make themselves, many steps in one call."""
 
 from __future__ import annotations
 

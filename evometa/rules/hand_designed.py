@@ -120,8 +120,8 @@ class HandDesignedRule(UpdateRule):
         """All numbers of the update numbered ``count``, from 1 on, that no coordinate changes.
 
         Genes () give numbers () or (T, 1); the genes of a cohort, (P, 1, 1), give (P, 1, 1) or (P, T, 1), and
-        with a ``count`` of (K, 1, 1, 1) those of K updates, (K, P, 1, 1) or (K, P, T, 1); a number that is the
-        same for all steps or tasks may lack their axes. ``product`` is the momentum product after the update.
+        with a ``count`` of (K, 1, 1, 1) those of K updates, (K, P, 1, 1) or (K, P, T, 1); a number that is
+        the same for all steps may lack their axis. ``product`` is the momentum product after the update.
 
         - ``first``: weight of the newest gradient in an averaging first moment, of the old moment in a sum;
         - ``second``: weight of the newest square in an averaging second moment;

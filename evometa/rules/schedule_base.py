@@ -20,8 +20,8 @@ class Schedule(ABC):
     """One structure of a schedule family. Stateless schedules keep the defaults.
 
     ``elementwise`` says that :meth:`factor` needs neither weights, state nor a loss and serves a cohort, at
-    many steps at once: genes ``(P,)`` and steps ``()`` or ``(K, 1)`` give a factor that broadcasts to ``(P,)``
-    or ``(K, P)``.
+    many steps at once: genes ``(P,)`` and steps ``()`` or ``(K, 1)`` give a factor that broadcasts to
+    ``(P,)`` or ``(K, P)``.
     """
 
     elementwise: ClassVar[bool] = False
