@@ -78,6 +78,7 @@ def main(
         "rounds": rounds,
         "quick": quick,
     }
+    path = out or RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.json"
     with console.status("") as status:
 
         def progress(what: str, number: int, n_all: int) -> None:
@@ -85,9 +86,9 @@ def main(
 
         for group in chosen:
             document |= _measured(group, rule or list(RULES), rounds, progress, console, quick=quick)
+            report.write(path, document)  # a group that fails later does not take this one with it
     document["reach"] = tables.show_reach(console, figures(document), quick=quick)
     document["seconds"] = time.perf_counter() - started
-    path = out or RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.json"
     report.write(path, document)
     console.print(f"\n{document['seconds'] / 60:.1f} minutes; written to {os.path.relpath(path)}")
 

@@ -49,5 +49,7 @@ def _learned(output: Output, own: list[Array], hyper: Hyper) -> Array:
 def _directions(output: Output, signals: Signals) -> Tensors:
     if output.nominal == "sgd":
         return tuple(-g for g in signals.seen.grads)
-    first, second = signals.corrected("momentum", BETA1), signals.corrected("second_moment", BETA2)
-    return tuple(-m / (jnp.sqrt(v + ROOT_EPSILON) + ADAM_EPSILON) for m, v in zip(first, second, strict=True))
+    first, second = signals.corrected("momentum", (BETA1,)), signals.corrected("second_moment", (BETA2,))
+    return tuple(
+        -m[0] / (jnp.sqrt(v[0] + ROOT_EPSILON) + ADAM_EPSILON) for m, v in zip(first, second, strict=True)
+    )
