@@ -110,6 +110,23 @@ def test_jax_trains_alike(rule: str, unrolled: bool) -> None:
     assert_close(losses(workload), program.compile()(), 1e-5)
 
 
+#: One of them in the quick tests: nominal Adam, which no rule of the tables has.
+MIXED_SPECS = [
+    spec if index == 3 else pytest.param(spec, marks=pytest.mark.slow) for index, spec in enumerate(MIXED)
+]
+
+
+@needs_jax
+@pytest.mark.parametrize("spec", MIXED_SPECS, ids=lambda spec: spec.family)
+def test_jax_trains_every_candidate_of_the_mixed_generation_alike(spec: Spec) -> None:
+    from benchmarks.jax_peer.plans import Plan
+    from benchmarks.jax_peer.programs import Program
+
+    workload = tiny("forward", spec)
+    program = Program(workload.candidates, workload, Plan(candidates=1, tasks=1))
+    assert_close(losses(workload), program.compile()(), 1e-4)
+
+
 @needs_jax
 @pytest.mark.parametrize("rule", [SLOW_LSTM, "gru", SLOW_MLP])
 def test_jax_has_the_same_meta_gradient(rule: str) -> None:
