@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +15,18 @@ import torch
 from evometa import native
 from evometa.genome.genes import Value
 from evometa.inner import reference
+from evometa.inner import unroll as unroll_module
 from evometa.inner.cohort import Candidate, Cohort
+from evometa.inner.kernel_training import kernel_tasks
+from evometa.inner.record import UnrollRecord
 from evometa.inner.task_set import PreparedTasks
+from evometa.inner.unroll import unroll
 from evometa.meta import ESTIMATORS, MetaProblem, TaskStream, meta_genes
 from evometa.meta.episodes import draw_episode
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules.learner import Learner, learner_space
 from evometa.rules.registry import RULES
+from evometa.tasks import build_family
 from evometa.tasks.base import TaskFamily
 
 
@@ -133,3 +140,87 @@ def _check_meta_gradients(candidates: list[Candidate], stream: TaskStream, secon
             assert scale > 0
             for name, value in exact.items():
                 torch.testing.assert_close(segment[name][index], value, rtol=1e-9, atol=1e-11 * scale)
+
+
+#: Tasks for kernels that train many steps in a call; they differ in loss, depth, nonlinearity and batch size.
+PERCEPTRONS: dict[str, tuple[str, dict[str, object]]] = {
+    "classes": ("tabular", {"datasets": ["iris"], "widths": [5], "depths": [1], "activations": ["tanh"]}),
+    "values": ("tabular", {"datasets": ["diabetes"], "depths": [0]}),
+    "deep": ("digits", {"widths": [6], "depths": [2], "activations": ["gelu"], "batch_size": 5}),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """Candidates of one structure and tasks, to be trained in several ways."""
+
+    candidates: list[Candidate]
+    part: PreparedTasks
+    horizon: int
+
+    @property
+    def cohort(self) -> Cohort:
+        return Cohort.of(self.candidates, torch.device("cpu"), self.part.params.dtype)
+
+    @torch.no_grad()
+    def is_for_kernels(self) -> bool:
+        return kernel_tasks(self.cohort, self.part.tasks, self.part.params, self.part.indices) is not None
+
+    def by_kernel(self, steps_at_once: int = 128) -> UnrollRecord:
+        """``steps_at_once`` steps in one call; fails where no kernel serves."""
+        assert self.is_for_kernels()
+        return self._with("_MANY_STEPS", steps_at_once)
+
+    def step_by_step(self) -> UnrollRecord:
+        return self._with("kernel_tasks", lambda *arguments: None)
+
+    def by_torch(self) -> UnrollRecord:
+        with native.disabled():
+            return self._unrolled()
+
+    def refused(self) -> UnrollRecord:
+        """Trained as the engine does it; fails where a kernel would take many steps."""
+        assert not self.is_for_kernels()
+        return self._unrolled()
+
+    def _with(self, name: str, value: object) -> UnrollRecord:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(unroll_module, name, value)
+            return self._unrolled()
+
+    def _unrolled(self) -> UnrollRecord:
+        return unroll(self.cohort, self.part.tasks, self.part.params, self.part.indices, self.horizon)
+
+
+@pytest.fixture(scope="session")
+def training_of() -> Callable[..., Training]:
+    """A :class:`Training` of three tasks for a rule and its genes, at rates at which candidates learn."""
+    for unit in native.units():
+        reason = native.why_unavailable(unit)
+        if reason is not None:
+            pytest.skip(f"no kernel here: {reason}")
+
+    def make(
+        family: str,
+        tasks: str = "classes",
+        dtype: torch.dtype = torch.float64,
+        horizon: int = 20,
+        n: int = 3,
+        **genes: Value,
+    ) -> Training:
+        chosen = learner_space(RULES[family]).complete(genes)
+        rates = {name: chosen[name] for name in ("lr", "nominal_lr") if name in chosen}
+        small = {"hidden": 5} if "hidden" in chosen else {}
+        return Training(
+            _cohort_of(family, {**rates, **small, **genes}, n), _perceptrons(tasks, dtype, horizon), horizon
+        )
+
+    return make
+
+
+@cache
+def _perceptrons(name: str, dtype: torch.dtype, horizon: int) -> PreparedTasks:
+    use, options = PERCEPTRONS[name]
+    family = build_family(use, {**options, "tasks_per_architecture": 3, "inits": ["xavier"]})
+    (part,) = _prepared_of(family, 3, horizon + 1, dtype)
+    return part
