@@ -2,7 +2,8 @@
 
 Each ``src/<unit>.cpp`` registers operators under ``torch.ops.evometa`` and becomes one library. A kernel
 equals code in PyTorch that stays in use where there is none: without a compiler, on other devices, for other
-dtypes, under ``torch.func`` transforms, and with ``EVOMETA_NATIVE=0`` in the environment.
+dtypes and subclasses of tensors, under ``torch.func`` transforms, and with ``EVOMETA_NATIVE=0`` in the
+environment.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from evometa.native.build import SOURCES, library_path, load_unit
 
@@ -72,16 +74,16 @@ def build_all() -> str:
 
 
 def serves(unit: str, *tensors: Tensor) -> bool:
-    """Whether the kernels of ``unit`` can take ``tensors``: on the CPU, all float32 or all float64."""
-    if (
-        not enabled()
-        or torch._C._functorch.maybe_current_level() is not None
-        or torch.compiler.is_compiling()
-    ):
+    """Whether the kernels of ``unit`` can take ``tensors``: on the CPU, all float32 or all float64.
+
+    Subclasses, which may have no memory or do something of their own with every operation, are not taken.
+    """
+    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
         return False
     dtype = tensors[0].dtype
     if dtype not in (torch.float32, torch.float64):
         return False
-    if any(tensor.device.type != "cpu" or tensor.dtype != dtype for tensor in tensors):
-        return False
-    return why_unavailable(unit) is None
+    for tensor in tensors:
+        if type(tensor) not in (Tensor, Parameter) or not tensor.is_cpu or tensor.dtype != dtype:
+            return False
+    return enabled() and why_unavailable(unit) is None  # the environment costs most and is asked last

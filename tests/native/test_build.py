@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from evometa import native
 from evometa.native import build
+from evometa.tasks.mlp_model import MLP
 
 PROBE = """
 import torch
@@ -57,6 +60,36 @@ def test_kernels_keep_out_of_transforms_and_of_a_disabled_block() -> None:
         asks(torch.zeros(2))
     asks(torch.zeros(2))
     assert asked == [False, False, True]
+
+
+class Marked(torch.Tensor):
+    """A subclass that adds nothing."""
+
+
+def test_subclasses_of_tensors_are_left_to_pytorch() -> None:
+    plain, fake = torch.zeros(2), FakeTensorMode().from_tensor(torch.zeros(2))
+    assert native.serves("moments", plain, nn.Parameter(plain))
+    for other in (fake, plain.as_subclass(Marked)):
+        assert not native.serves("moments", other)
+        assert not native.serves("moments", plain, other)
+
+
+def test_shapes_can_be_told_from_fake_tensors() -> None:
+    model = MLP((4, 3, 2), "relu", "kaiming", "class")
+    with FakeTensorMode(), torch.no_grad():
+        batch = {"x": torch.zeros(2, 5, 4), "y": torch.zeros(2, 5, dtype=torch.int64)}
+        losses, grads = model.loss_and_grad(torch.zeros(3, 2, model.layout.size), batch)
+    assert losses.shape == (3, 2)
+    assert grads.shape == (3, 2, model.layout.size)
+
+
+def test_the_environment_switches_them_off_whenever_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.zeros(2)
+    for value, served in (("1", True), ("0", False), ("1", True)):
+        monkeypatch.setenv("EVOMETA_NATIVE", value)
+        assert native.serves("moments", plain) is served
+    monkeypatch.delenv("EVOMETA_NATIVE")
+    assert native.serves("moments", plain)
 
 
 def test_the_environment_switches_them_off() -> None:
