@@ -81,9 +81,10 @@ def test_other_estimators_stay_below_it(genes: dict[str, Value]) -> None:
         {**TBPTT, "loss": "mean"},
         {**PARTICLES, "estimator": "es"},
         {**PARTICLES, "estimator": "pes"},
+        {**PARTICLES, "estimator": "tbptt+es", "truncation": 20},
         {**PARTICLES, "estimator": "tbptt+pes", "truncation": 20},
     ],
-    ids=["first", "second", "mean", "es", "pes", "hybrid"],
+    ids=["first", "second", "mean", "es", "pes", "tbptt+es", "tbptt+pes"],
 )
 def test_every_estimator_stays_below_every_limit(genes: dict[str, Value], max_bytes: int) -> None:
     assert refined(json.dumps(genes), max_bytes, hidden=32, n_tasks=8)["peak"] < max_bytes
