@@ -149,10 +149,10 @@ def _train_by_kernel(
             steps = slice(start, min(start + _MANY_STEPS, horizon))
             given = kernel_tasks(cohort, some, carry.params, rows[:, steps])
             assert given is not None
-            own[steps], *state = train_by_kernel(
+            own[steps], next_params, state = train_by_kernel(
                 cohort, some, given, carry.params, carry.state, start, horizon
             )
-            carry = UnrollState(*state, steps.stop)
+            carry = UnrollState(next_params, state, steps.stop)
             if not bool(torch.isfinite(own[steps.stop - 1]).any()):
                 break
         else:

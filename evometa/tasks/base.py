@@ -93,7 +93,8 @@ class TaskBatch:
             return dict(self.constants)
         flat = indices.flatten()  # a third of the time of indexing by two axes
         drawn = {
-            name: value.index_select(0, flat).unflatten(0, indices.shape) for name, value in self.rows.items()
+            name: value.index_select(0, flat).reshape(*indices.shape, *value.shape[1:])
+            for name, value in self.rows.items()
         }
         return {**self.constants, **drawn}
 

@@ -180,10 +180,14 @@ void recurrent_train(at::IntArrayRef spec, const Tensor& numbers, const Tensor& 
   const Tensor grads = at::empty_like(params);
   const TaskArguments data{x, y, batches, sizes, activation, target};
   TORCH_CHECK(numbers.dim() == 2 && numbers.scalar_type() == at::kDouble && numbers.is_contiguous() &&
-                  batches.dim() == 3 && numbers.size(0) == batches.size(1),
+                  batches.dim() == 3 && numbers.size(0) == batches.size(1) && params.dim() == 3,
               "evometa kernel: numbers of every step are wanted");
-  TORCH_CHECK(factor.dim() == 3 && factor.size(0) == numbers.size(0) && factor.is_contiguous(),
-              "evometa kernel: factors of every step are wanted");
+  TORCH_CHECK(factor.dim() == 3 && factor.size(0) == numbers.size(0) && factor.size(1) == params.size(0) && factor.is_contiguous(),
+              "evometa kernel: factors of every step and candidate are wanted");
+  for (const at::TensorList tensors : {weights, statistics, carried})  // now, before any candidate is trained
+    for (const Tensor& tensor : tensors)
+      TORCH_CHECK(tensor.dim() >= 1 && tensor.size(0) == params.size(0), "evometa kernel: tensors of ", params.size(0),
+                  " candidates are wanted");
   TORCH_CHECK(!steps || (steps->dim() == 2 && steps->size(0) == numbers.size(0) && steps->is_contiguous()),
               "evometa kernel: channels of every step are wanted");
   const std::optional<Tensor> no_tasks;

@@ -195,6 +195,7 @@ class RecurrentCohort {
     for (int64_t& size : sizes) total += size = spec.next();
     RecurrentProgram<S> program{FeatureProgram<S>(spec, numbers, 0), stage, adam_momentum, n_layers, n_hidden,
                                 tasks ? tasks->size(0) : 0, grads.size(1), grads.size(2), sizes, {}};
+    TORCH_CHECK(spec.done() && numbers.done(), "evometa kernel: a list of numbers is too long");
     if (steps) program.step_channels.assign(steps->template const_data_ptr<S>(), steps->template const_data_ptr<S>() + steps->numel());
     TORCH_CHECK(cell >= 0 && cell <= 2 && n_layers >= 1 && n_hidden >= 1, "evometa kernel: unknown structure");
     TORCH_CHECK(stage.nominal != Nominal::adam || (adam_momentum >= 0 && adam_momentum < static_cast<int64_t>(program.features.momenta.size()) &&

@@ -31,7 +31,7 @@ class TrainingTasks {
     TORCH_CHECK(params.dim() == 3 && params.is_contiguous() && params.size(2) == network_.n_params(),
                 "params must be (P, T, ", network_.n_params(), ")");
     n_candidates_ = params.size(0), n_tasks_ = params.size(1), n_steps_ = given.batches.size(1);
-    TORCH_CHECK(given.batches.size(0) == n_tasks_, "batches must be (T, K, B)");
+    TORCH_CHECK(given.batches.size(0) == n_tasks_ && n_steps_ >= 1, "batches must be (T, K, B) of at least one step");
     TORCH_CHECK(losses.sizes() == at::IntArrayRef({n_steps_, n_candidates_, n_tasks_}) && losses.is_contiguous() &&
                     losses.scalar_type() == params.scalar_type(),
                 "losses must be (K, P, T)");
