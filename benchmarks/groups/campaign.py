@@ -68,6 +68,7 @@ def settings(*, quick: bool) -> CampaignConfig:
         name="clock",
         tasks=(source,),
         evolution=EvolutionConfig(population=population, generations=generations),
+        genes={"meta.pairs": {"high": 2}},  # else evolution strategies alone take most of an hour
         refinement=RefinementConfig(n_tasks=2, max_steps=4),
         final=FinalConfig(n_tasks=2, test_tasks=2),
     )
