@@ -20,9 +20,14 @@ def kernel_tasks(
     cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None
 ) -> PerceptronTasks | None:
     """What kernels train on for the steps of ``indices (T, S, B)``; None where they cannot."""
+    return measured_by_kernel(tasks, params, indices) if cohort.learner.trains(params) else None
+
+
+def measured_by_kernel(tasks: TaskBatch, params: Tensor, indices: Tensor | None) -> PerceptronTasks | None:
+    """The tasks where a kernel makes their losses and gradients on ``indices (T, S, B)``; else None."""
     if indices is None or tasks.for_kernels is None or tasks.loss_and_grad is None:
         return None
-    if torch.is_grad_enabled() or lowered(tasks.loss) is not None or not cohort.learner.trains(params):
+    if torch.is_grad_enabled() or lowered(tasks.loss) is not None:
         return None
     return tasks.for_kernels(params, tasks.rows, indices)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from evometa.inner import graphs
 from evometa.inner.cohort import Cohort
 from evometa.inner.gradient import eager, losses_at
-from evometa.inner.kernel_training import kernel_tasks, train_by_kernel
+from evometa.inner.kernel_training import kernel_tasks, measured_by_kernel, train_by_kernel
 from evometa.inner.precision import lowered
 from evometa.inner.record import Status, UnrollRecord
 from evometa.rules.base import StepContext
@@ -132,7 +132,7 @@ def unroll(
         trained = _train_by_kernel(cohort, tasks, params, indices, history)
     else:
         trained = _train(cohort, tasks, params, indices, history)
-    return _record(tasks, history, _valid_losses(tasks, trained, tasks.valid_batch()))
+    return _record(tasks, history, _valid_losses(tasks, trained))
 
 
 def _train_by_kernel(
@@ -205,12 +205,13 @@ def _all_lost(history: Tensor, k: int) -> bool:
     return k % 16 == 15 and not bool(torch.isfinite(history[k]).any())
 
 
-def _valid_losses(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor] | None) -> Tensor:
+def _valid_losses(tasks: TaskBatch, params: Tensor) -> Tensor:
     """Held-out losses ``(P, T)``; NaN for tasks without held-out rows."""
-    if batch is None:
+    rows, batch = tasks.valid_rows, tasks.valid_batch()
+    if rows is None or batch is None:
         return params.new_full(params.shape[:2], torch.nan)
-    if tasks.loss_and_grad is not None and lowered(tasks.loss) is None:
-        return tasks.loss_and_grad(params, batch)[0]  # gradients by hand cost less than autograd's losses
+    if measured_by_kernel(tasks, params, rows.unsqueeze(1)) is not None:
+        return loss_and_grad(tasks, params, batch)[0]  # its gradients cost less than PyTorch's losses
     return losses_at(tasks.loss, params, batch)
 
 

@@ -54,6 +54,8 @@ class FeatureProgram:
         self._second = _kept(features, "second_moment")
         self._rows = _kept(features, "row_moment")
         self._columns = _kept(features, "column_moment")
+        self._coordinate_decays = tuple(kept.decay for kept in (*self._momenta, *self._second))
+        self._line_decays = tuple(kept.decay for kept in (*self._rows, *self._columns))
         self.momenta = [statistic.name for statistic in self._momenta]
         self.second_moment = self._second[0].name if self._second else None
         self.row_moments = [statistic.name for statistic in self._rows]
@@ -67,19 +69,19 @@ class FeatureProgram:
 
     def coordinate_numbers(self, step: float) -> list[float]:
         """Gain and bias correction at ``step`` of the averages in ``coordinate_spec``, in its order."""
-        return _gains_and_corrections([s.decay for s in (*self._momenta, *self._second)], step)
+        return _gains_and_corrections(self._coordinate_decays, step)
 
     def line_numbers(self, step: float) -> list[float]:
         """The same for the averages of rows and columns and ``line_spec``."""
-        return _gains_and_corrections([s.decay for s in (*self._rows, *self._columns)], step)
+        return _gains_and_corrections(self._line_decays, step)
 
     def coordinate_numbers_of(self, steps: range) -> Tensor:
         """:meth:`coordinate_numbers` of each of K steps, ``(K, …)`` in float64."""
-        return _numbers_of(tuple(s.decay for s in (*self._momenta, *self._second)), steps)
+        return _numbers_of(self._coordinate_decays, steps)
 
     def line_numbers_of(self, steps: range) -> Tensor:
         """:meth:`line_numbers` of each of K steps, ``(K, …)`` in float64."""
-        return _numbers_of(tuple(s.decay for s in (*self._rows, *self._columns)), steps)
+        return _numbers_of(self._line_decays, steps)
 
     def step_channels_of(self, steps: range, horizon: int, dtype: torch.dtype) -> Tensor | None:
         """Channels of the features of the step at each of K steps, ``(K, C)``; None without any."""

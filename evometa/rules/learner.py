@@ -30,20 +30,13 @@ _SCHEDULE_SPACE: list[tuple[list[tuple[str, ScheduleFamily]], Space]] = []
 def schedule_space() -> Space:
     """The gene ``schedule`` and the conditional genes of every registered schedule."""
     registered = list(SCHEDULES)
-    if _SCHEDULE_SPACE and _same(_SCHEDULE_SPACE[0][0], registered):
+    if _SCHEDULE_SPACE and _SCHEDULE_SPACE[0][0] == registered:
         return _SCHEDULE_SPACE[0][1]
     genes: list[Gene] = [Choice("schedule", tuple(SCHEDULES.names()), note="factor on the step over time")]
     for name, family in registered:
         genes += [replace(gene, when={"schedule": (name,), **gene.when}) for gene in family.space]
     _SCHEDULE_SPACE[:] = [(registered, _merged(genes))]
     return _SCHEDULE_SPACE[0][1]
-
-
-def _same(one: list[tuple[str, ScheduleFamily]], other: list[tuple[str, ScheduleFamily]]) -> bool:
-    """Whether the same families have the same names; by identity, which every user's class has."""
-    return len(one) == len(other) and all(
-        a == b and x is y for (a, x), (b, y) in zip(one, other, strict=True)
-    )
 
 
 def learner_space(family: RuleFamily) -> Space:

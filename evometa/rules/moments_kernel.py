@@ -56,12 +56,7 @@ def train_cohort(
     losses = params.new_empty((tasks.n_steps, *params.shape[:2]))
     torch.ops.evometa.moments_train(
         params,
-        moments.get("first"),
-        moments.get("second"),
-        row.direction,
-        row.first,
-        row.second,
-        row.sign,
+        *_rule_arguments(row, moments),
         [*map(numbers.get, COEFFICIENTS), factors.unsqueeze(-1)],
         *tasks.arguments,
         losses,
@@ -82,14 +77,15 @@ def _run(
     torch.ops.evometa.moments_step(
         grads.contiguous(),
         params,
-        moments.get("first"),
-        moments.get("second"),
-        row.direction,
-        row.first,
-        row.second,
-        row.sign,
+        *_rule_arguments(row, moments),
         [*map(numbers.get, COEFFICIENTS), factor],
         next_params,
         next_moments.get("first"),
         next_moments.get("second"),
     )
+
+
+def _rule_arguments(row: Row, moments: Tree) -> tuple[Tensor | None, Tensor | None, str, str, str, bool]:
+    """The moments, and what the row does with them, in the operators' order."""
+    first, second = moments.get("first"), moments.get("second")
+    return first, second, row.direction, row.first, row.second, row.sign
