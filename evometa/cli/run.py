@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Exit code of an interrupted command, as shells have it for SIGINT.
 _INTERRUPTED = 130
+#: long enough for the ``__del__`` that dropped an interruption to be over
+_AGAIN_SECONDS = 0.05
 
 
 def run(
@@ -71,7 +75,7 @@ def run(
         if resume and is_finished(config, root):
             _print_results(config.name, root, storage, "is finished already")
             return
-        with _terminated_as_interrupted(), _watching(config) as listener:
+        with _interruptible(), _watching(config) as listener:
             run_campaign(config, root, resume=resume, listener=listener)
     except ConfigError as error:
         raise ConfigError(f"{experiment or config.name}: {error}") from error
@@ -120,13 +124,28 @@ def _watching(config: CampaignConfig) -> Iterator[Listener]:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the campaign as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the campaign as Ctrl-C does, and neither is lost.
+
+    An interruption that arrives while Python runs an object's ``__del__`` is printed and dropped; it is made
+    again a moment later.
+    """
+    terminate, unraisable = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+
+    def interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            main = threading.main_thread().ident
+            threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGTERM)).start()
+        else:
+            unraisable(dropped)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.unraisablehook = interrupt_again
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = unraisable
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _print_interruption(name: str, root: Path, again: str) -> None:

@@ -90,8 +90,14 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def close_writer(connection: sqlite3.Connection) -> None:
-    """Close a driver's connection and leave one file behind, unless a reader still looks at the log."""
+    """Close a driver's connection and leave one file behind, unless a reader still looks at the log.
+
+    A transaction that an interruption left open, between its first statement and the block that would have
+    rolled it back, is undone.
+    """
     try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.OperationalError as error:

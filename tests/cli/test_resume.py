@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from evometa.cli.run import _interruptible
 from evometa.store import CampaignStore, content_digest
 
 MAIN = [sys.executable, "-c", "from evometa.cli.app import main; main()"]
@@ -51,6 +52,22 @@ def test_an_interruption_before_the_first_generation(evometa, finished, fresh_st
     assert "Traceback" not in err
     assert evometa("run", finished.experiment, "--storage", fresh_storage, "--resume").code == 0
     assert content_digest(database) == content_digest(finished.database)
+
+
+def test_an_interruption_that_falls_into_a_destructor_is_not_lost() -> None:
+    class Careless:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+
+    def work() -> None:
+        Careless()
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt), _interruptible():
+        work()
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
 
 
 def test_an_interruption_keeps_whole_generations_and_says_how_to_go_on(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
 
+from evometa import store as store_package
 from evometa.errors import StoreError
 from evometa.genome.genome import Genome
 from evometa.store import CampaignStore, Candidate, content_digest
@@ -135,6 +137,48 @@ def test_an_error_raised_while_rows_are_made_undoes_the_transaction(path: Path, 
         assert store.last_generation() is None
         assert store.genomes() == []
         store.commit_generation(**driver.generation(0))
+
+
+def test_an_interruption_at_any_line_closes_the_campaign_whole(tmp_path: Path, driver: ModuleType) -> None:
+    before = undisturbed(tmp_path, driver, 1)
+    n_lines, came, contents = 0, True, []
+    while came:
+        path = tmp_path / str(n_lines) / "campaign.db"
+        driver.run(path, 1)
+        came = interrupted_after(n_lines, path, driver)
+        n_lines += came
+        contents.append(content_digest(path))
+        assert sorted(file.name for file in path.parent.iterdir()) == ["campaign.db", "campaign.lock"]
+    assert n_lines > 30, "the lines of a commit were not seen"
+    assert contents[0] == before != contents[-1]
+    assert all(content in (before, contents[-1]) for content in contents)
+
+
+def interrupted_after(n_lines: int, path: Path, driver: ModuleType) -> bool:
+    """Commit another generation and close; Ctrl-C comes where a further line of the store's code would be
+    run for the first time. Whether there was one."""
+    home, seen = str(Path(store_package.__file__).parent), set()
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if not frame.f_code.co_filename.startswith(home):
+            return None
+        if event == "line":
+            seen.add((frame.f_code, frame.f_lineno))
+            if len(seen) > n_lines:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    with CampaignStore.open(path) as store:
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            store.commit_generation(**driver.generation(1))
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+    return False
 
 
 def test_final_evaluations_finish_a_campaign_and_a_further_generation_reopens_it(
