@@ -149,11 +149,6 @@ inline void update_statistics(const FeatureProgram<S>& program, const S* grads, 
     update_average(program.second_moment, square, second_moment_before, second_moment_after, width);
 }
 
-template <class S>
-EVOMETA_INLINE Vector<S> reciprocal_root(Vector<S> x) {
-  return S(1) / sqrt_of(x);
-}
-
 // log|x|/p, or −1 below e⁻ᵖ. log_of knows finite numbers only: NaN and infinities are passed on here.
 template <class S>
 EVOMETA_INLINE Vector<S> log_magnitude(Vector<S> x) {
@@ -203,7 +198,7 @@ inline void coordinate_channels(const FeatureProgram<S>& program, const Coordina
   const S square_correction = program.second_moment.correction;
   const auto mean_square = [=](int64_t i) { return V(load(second_moment + i) * square_correction); };
   if (program.needs_root)
-    fill_row(root, width, [=](int64_t i) { return reciprocal_root<S>(mean_square(i) + S(kRootEpsilon)); });
+    fill_row(root, width, [=](int64_t i) { return reciprocal_root_of(mean_square(i) + S(kRootEpsilon)); });
   const auto channel = [&](auto value) {
     if constexpr (kSquares) {
       fill_row_and_square(out, width, value, squares);
@@ -233,7 +228,7 @@ inline void coordinate_channels(const FeatureProgram<S>& program, const Coordina
         channel(mean_square);
         break;
       case K::reciprocal_root:
-        channel([=](int64_t i) { return reciprocal_root<S>(mean_square(i) + S(kReciprocalEpsilon)); });
+        channel([=](int64_t i) { return reciprocal_root_of(mean_square(i) + S(kReciprocalEpsilon)); });
         break;
       case K::rms_gradient:
         channel([=](int64_t i) { return V(load(grads + i) * load(root + i)); });

@@ -182,7 +182,7 @@ inline void line_channels(const LineSide<S>& side, Lines<S>& lines) {
     S* channel = &lines.channels[f * lines.stride];
     if (side.features[f].reciprocal)
       fill_row(channel, lines.stride,
-               [=](int64_t i) { return reciprocal_root<S>(load(moment + i) + S(kReciprocalEpsilon)); });
+               [=](int64_t i) { return reciprocal_root_of(load(moment + i) + S(kReciprocalEpsilon)); });
     else
       fill_row(channel, lines.stride, [=](int64_t i) { return load(moment + i); });
     for (int64_t i = lines.n; i < lines.stride; ++i) channel[i] = 0;
@@ -199,9 +199,9 @@ inline void factored_moments(const LineProgram<S>& program, Lines<S>& rows, Line
     for (int64_t i = 0; i < rows.stride; i += VectorOf<S>::width) total += load(row + i);
     const S root = std::sqrt(sum_of<S>(total) * (S(1) / rows.n) + S(kRootEpsilon));
     fill_row(&rows.factors[f * rows.stride], rows.stride,
-             [=](int64_t i) { return reciprocal_root<S>(load(row + i) + S(kRootEpsilon)) * root; });
+             [=](int64_t i) { return reciprocal_root_of(load(row + i) + S(kRootEpsilon)) * root; });
     fill_row(&columns.factors[f * columns.stride], columns.stride,
-             [=](int64_t i) { return reciprocal_root<S>(load(column + i) + S(kRootEpsilon)); });
+             [=](int64_t i) { return reciprocal_root_of(load(column + i) + S(kRootEpsilon)); });
   }
 }
 
@@ -234,6 +234,7 @@ inline void spread_lines(const Lines<S>& rows, const S* row_values, const Lines<
     }
     for_each_piece(columns.n, start, n, [=](int64_t i, int64_t line, int64_t j, int64_t length) {
       const Vector<S> value = splat(row[line]);
+#pragma GCC unroll 4
       for (int64_t at = 0; at < length; at += w) store(out + i + at, combine(value, load(column + j + at)));
     });
   }

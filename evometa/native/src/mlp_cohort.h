@@ -182,7 +182,11 @@ class Cohort {
     }
     return weights;
   }
-  NetworkWeights<S> weights_of(int64_t p) const { return weights_of(weights_, p); }
+
+  PackedWeights<S> packed_weights(int64_t p, bool with_gradients) const {
+    const int64_t n_row_channels = static_cast<int64_t>(program_.lines.rows.features.size());
+    return {program_.network, n_row_channels, weights_of(weights_, p), with_gradients};
+  }
 
  private:
   int64_t n_task_channels() const {

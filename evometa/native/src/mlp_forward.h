@@ -76,7 +76,7 @@ class MlpForward : private MlpPass<S> {
       means[c] = sum_of<S>(load(squares_.data() + c * kLanes)) * (S(1) / n);
     }
     for (int64_t c = 0; c < n_within; c += kLanes)
-      store(means + c, reciprocal_root<S>(load(means + c) + static_cast<S>(kNormaliserEpsilon)));
+      store(means + c, reciprocal_root_of(load(means + c) + static_cast<S>(kNormaliserEpsilon)));
     std::memcpy(normalisers_, means, n_within * sizeof(S));
   }
 

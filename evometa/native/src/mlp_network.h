@@ -34,20 +34,46 @@ struct NetworkWeights {
   std::vector<S*> biases;  // (rows(u)) each
 };
 
+// The weights of one candidate in the order in which products read them.
+template <class S>
+struct PackedWeights {
+  std::vector<S> first;        // for the channels of coordinates
+  std::vector<S> lines[2];     // for those of rows and of columns
+  std::vector<std::vector<S>> upper, transposed;  // the latter for gradients only
+  std::vector<S*> biases;      // of the upper layers
+
+  PackedWeights(const NetworkShape& shape, int64_t n_row_channels, const NetworkWeights<S>& weights, bool with_gradients)
+      : upper(shape.n_layers), transposed(with_gradients ? shape.n_layers : 0), biases(weights.biases) {
+    const S* column = weights.first;
+    const auto pack_first = [&](int64_t n_channels, std::vector<S>& packed) {
+      packed.resize(shape.n_hidden * n_channels);
+      pack_dense<S>(column, shape.n_hidden, n_channels, shape.n_inputs, 1, packed.data());
+      column += n_channels;
+    };
+    pack_first(shape.n_channels, first);
+    pack_first(n_row_channels, lines[0]);
+    pack_first(shape.n_within - shape.n_channels - n_row_channels, lines[1]);
+    for (int64_t u = 0; u < shape.n_layers; ++u) {
+      const int64_t rows = shape.rows(u);
+      upper[u].resize(rows * shape.n_hidden);
+      pack_dense<S>(weights.upper[u], rows, shape.n_hidden, shape.n_hidden, 1, upper[u].data());
+      if (!with_gradients) continue;
+      transposed[u].resize(upper[u].size());
+      pack_dense<S>(weights.upper[u], shape.n_hidden, rows, 1, shape.n_hidden, transposed[u].data());
+    }
+  }
+};
+
 template <class S>
 class Network {
  public:
   Network(const NetworkShape& shape, int64_t block, bool with_gradients)
       : shape_(shape),
         block_(block),
-        first_(shape.n_hidden * shape.n_channels),
-        normalised_first_(first_.size()),
-        upper_(shape.n_layers),
+        normalised_first_(shape.n_hidden * shape.n_channels),
         hidden_(shape.n_layers * shape.n_hidden * block + VectorOf<S>::width),
         outputs_(shape.n_outputs * block) {
-    for (int64_t u = 0; u < shape.n_layers; ++u) upper_[u].resize(shape.rows(u) * shape.n_hidden);
     if (!with_gradients) return;
-    transposed_ = upper_;
     cotangents_.resize(2 * shape.n_hidden * block);
     first_sums_.resize(shape.n_hidden * shape.n_channels * kLanes);
     upper_sums_.resize(shape.n_layers);
@@ -60,22 +86,16 @@ class Network {
 
   const NetworkShape& shape() const { return shape_; }
 
-  // The weights of the next candidate.
-  void begin_candidate(const NetworkWeights<S>& weights) {
-    biases_ = weights.biases;
-    pack_dense<S>(weights.first, shape_.n_hidden, shape_.n_channels, shape_.n_inputs, 1, first_.data());
-    for (int64_t u = 0; u < shape_.n_layers; ++u) {
-      pack_dense<S>(weights.upper[u], shape_.rows(u), shape_.n_hidden, shape_.n_hidden, 1, upper_[u].data());
-      if (transposed_.empty()) continue;
-      pack_dense<S>(weights.upper[u], shape_.n_hidden, shape_.rows(u), 1, shape_.n_hidden, transposed_[u].data());
-      std::fill(upper_sums_[u].begin(), upper_sums_[u].end(), S(0));
-      std::fill(bias_sums_[u].begin(), bias_sums_[u].end(), S(0));
-    }
+  // Turns to the next candidate, whose weights stay where they are.
+  void begin_candidate(const PackedWeights<S>& weights) {
+    weights_ = &weights;
+    for (std::vector<S>& sums : upper_sums_) std::fill(sums.begin(), sums.end(), S(0));
+    for (std::vector<S>& sums : bias_sums_) std::fill(sums.begin(), sums.end(), S(0));
   }
 
   // Normalisers of the next tensor's channels.
   void begin_tensor(const S* normalisers) {
-    scale_columns(first_.data(), shape_.n_hidden, shape_.n_channels, normalisers, normalised_first_.data());
+    scale_columns(weights_->first.data(), shape_.n_hidden, shape_.n_channels, normalisers, normalised_first_.data());
     std::fill(first_sums_.begin(), first_sums_.end(), S(0));
   }
 
@@ -88,11 +108,11 @@ class Network {
     dense_product<S, Start::out, End::relu>(normalised_first_.data(), shape_.n_hidden, shape_.n_channels, channels, width, nullptr,
                                             hidden(0, width));
     for (int64_t u = 0; u + 1 < shape_.n_layers; ++u)
-      dense_product<S, Start::bias, End::relu>(upper_[u].data(), shape_.n_hidden, shape_.n_hidden, hidden(u, width), width,
-                                               biases_[u], hidden(u + 1, width));
+      dense_product<S, Start::bias, End::relu>(weights_->upper[u].data(), shape_.n_hidden, shape_.n_hidden, hidden(u, width), width,
+                                               weights_->biases[u], hidden(u + 1, width));
     const int64_t last = shape_.n_layers - 1;
-    dense_product<S, Start::bias, End::linear>(upper_[last].data(), shape_.n_outputs, shape_.n_hidden, hidden(last, width),
-                                               width, biases_[last], outputs_.data());
+    dense_product<S, Start::bias, End::linear>(weights_->upper[last].data(), shape_.n_outputs, shape_.n_hidden, hidden(last, width),
+                                               width, weights_->biases[last], outputs_.data());
     return outputs_.data();
   }
 
@@ -105,7 +125,7 @@ class Network {
       outer_product(above, rows, hidden(u, width), shape_.n_hidden, width, upper_sums_[u].data());
       for (int64_t r = 0; r < rows; ++r) add_lanes(above + r * width, width, &bias_sums_[u][r * kLanes]);
       S* below = &cotangents_[u % 2 * shape_.n_hidden * block_];
-      dense_product<S, Start::bias, End::linear>(transposed_[u].data(), shape_.n_hidden, rows, above, width, nullptr, below);
+      dense_product<S, Start::bias, End::linear>(weights_->transposed[u].data(), shape_.n_hidden, rows, above, width, nullptr, below);
       const S* active = hidden(u, width);
       for (int64_t i = 0; i < shape_.n_hidden * width; i += VectorOf<S>::width)
         store(below + i, load(active + i) <= 0 ? Vector<S>{} : load(below + i));
@@ -134,9 +154,8 @@ class Network {
 
   NetworkShape shape_;
   int64_t block_;
-  std::vector<S*> biases_;
-  std::vector<S> first_, normalised_first_;
-  std::vector<std::vector<S>> upper_, transposed_;
+  const PackedWeights<S>* weights_ = nullptr;
+  std::vector<S> normalised_first_;
   std::vector<S> hidden_, outputs_, cotangents_;
   // Sums over coordinates, kLanes of them for each weight.
   std::vector<S> first_sums_;

@@ -86,18 +86,10 @@ class MlpPass {
 
   int64_t n_factored() const { return static_cast<int64_t>(program_.lines.factored.size()); }
 
-  // Turns to the next candidate.
-  void begin_candidate(const NetworkWeights<S>& weights) {
+  // Turns to the next candidate, whose weights stay where they are.
+  void begin_candidate(const PackedWeights<S>& weights) {
     network_.begin_candidate(weights);
-    const NetworkShape& shape = program_.network;
-    const S* first = weights.first + shape.n_channels;
-    const LineSide<S>* sides[] = {&program_.lines.rows, &program_.lines.columns};
-    for (int side = 0; side < 2; ++side) {
-      const int64_t n_features = static_cast<int64_t>(sides[side]->features.size());
-      line_weights_[side].resize(shape.n_hidden * n_features);
-      pack_dense<S>(first, shape.n_hidden, n_features, shape.n_inputs, 1, line_weights_[side].data());
-      first += n_features;
-    }
+    line_weights_ = weights.lines;
   }
 
   // Turns to the next run.
@@ -276,7 +268,7 @@ class MlpPass {
                                                bias, lines.contributions.data());
   }
 
-  std::vector<S> line_weights_[2];  // the first layer's, packed, for rows and for columns
+  const std::vector<S>* line_weights_ = nullptr;  // the first layer's, packed, for rows and for columns
   std::vector<S> normalised_;
   std::vector<S> bias_;  // of the first layer, with what all coordinates of the run share
 };

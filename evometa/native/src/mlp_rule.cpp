@@ -25,7 +25,8 @@ void mlp_advance(const Tensor& grads, const Tensor& params, const Tensor& params
     scalar_t* next = cohort.coordinates(params_after, "params_after");
     MlpForward<scalar_t> forward(program);
     for (int64_t p = 0; p < cohort.n_candidates; ++p) {
-      forward.begin_candidate(cohort.weights_of(p));
+      const PackedWeights<scalar_t> packed = cohort.packed_weights(p, false);
+      forward.begin_candidate(packed);
       for (int64_t t = 0; t < cohort.n_tasks; ++t) {
         forward.advance(cohort.run(p, t), cohort.of_run(old, p, t), next);
         next += cohort.n_coordinates();
@@ -54,7 +55,8 @@ void mlp_backward(const Tensor& d_params_after, const Tensor& grads, const Tenso
       run.bias = own.bias;
       std::fill_n(run.first, cohort.n_first(), scalar_t(0));
       std::fill_n(run.bias, program.network.n_hidden, scalar_t(0));
-      backward.begin_candidate(cohort.weights_of(p));
+      const PackedWeights<scalar_t> packed = cohort.packed_weights(p, true);
+      backward.begin_candidate(packed);
       for (int64_t t = 0; t < n_tasks; ++t) {
         backward.backward(cohort.run(p, t), run);
         run.params_after += cohort.n_coordinates();
@@ -89,6 +91,7 @@ void train_all(const Tensor& params, at::TensorList statistics, const std::optio
   const Tensor normalisers = at::empty({n_candidates, n_tasks, n_tensors, program.network.n_within}, params.options());
   S* const all_params = params.data_ptr<S>();
   S* const all_grads = grads.data_ptr<S>();
+  std::vector<PackedWeights<S>> packed;
   MlpForward<S> forward(program);
   const int64_t at_once = candidates_side_by_side(n_candidates, (3 + static_cast<int64_t>(statistics.size())) * n);
   for (int64_t t = 0; t < n_tasks; ++t)
@@ -98,12 +101,14 @@ void train_all(const Tensor& params, at::TensorList statistics, const std::optio
         const Tensor share = factor.select(0, k);
         const Cohort<S> cohort(program, {grads, params, statistics, weights, hyper, share, channel, normalisers});
         const Statistics<S> kept = cohort.statistics(statistics);
+        for (int64_t p = static_cast<int64_t>(packed.size()); p < n_candidates; ++p)
+          packed.push_back(cohort.packed_weights(p, false));
         tasks.turn_to(t, k);
         for (int64_t p = start; p < std::min(start + at_once, n_candidates); ++p) {
           const int64_t run = p * n_tasks + t;
           const S loss = tasks.loss_and_grad(p, all_params + run * n, all_grads + run * n);
           if (initial) channel.data_ptr<S>()[run] = loss_channel(loss, initial[run]);
-          forward.begin_candidate(cohort.weights_of(p));
+          forward.begin_candidate(packed[p]);
           forward.advance(cohort.run(p, t), cohort.of_run(kept, p, t), all_params + run * n);
         }
       }

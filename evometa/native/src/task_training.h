@@ -99,7 +99,7 @@ S loss_channel(S loss, S& initial) {
 // How many candidates are trained side by side, each of whose runs has `n` numbers: as many as leave them in the
 // second-level cache, for they share the gathering of every minibatch.
 inline int64_t candidates_side_by_side(int64_t n_candidates, int64_t n) {
-  constexpr int64_t kNumbers = 1 << 16;
+  constexpr int64_t kNumbers = 1 << 17;
   return std::clamp<int64_t>(kNumbers / std::max<int64_t>(n, 1), 1, n_candidates);
 }
 
