@@ -16,7 +16,7 @@ from evometa.inner.evaluate import chunks, split_by_candidate
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
 from evometa.objectives import Objective, Outcomes, ratios
-from evometa.rules.cost import Cost, measure_cost
+from evometa.rules.cost import Cost, is_counted, measure_cost, note_counts
 from evometa.rules.learner import Learner
 from evometa.store.records import TaskResult
 
@@ -66,6 +66,8 @@ def evaluate_all(
         units = _units(candidates, common.wanted, executor)
         for result in executor.run(units, progress):
             seconds += result.seconds
+            if isinstance(result.value, UnrollRecord) and result.value.rule_counts is not None:
+                note_counts(result.unit.candidates[0].learner, result.value.rule_counts)
             for candidate, found in _unpack(result, reference):
                 merged[candidate] = merged[candidate].joined(found)
     return merged, seconds
@@ -88,13 +90,14 @@ def trial_runs(common: CommonTasks, executor: Executor) -> tuple[TaskResult, ...
 
 
 def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor) -> list[EvaluationUnit]:
+    """Whoever is the first to train a structure counts its operations too: the driver would do it alone."""
     units = []
     for group in by_structure(candidates).values():
         members = [candidates[index] for index in group]
-        units += [
-            EvaluationUnit(tuple(members[i] for i in chunk), wanted)
-            for chunk in chunks(members, wanted, executor.device, max_bytes=executor.max_bytes)
-        ]
+        counted = not is_counted(members[0].learner)
+        for chunk in chunks(members, wanted, executor.device, max_bytes=executor.max_bytes):
+            units.append(EvaluationUnit(tuple(members[i] for i in chunk), wanted, counted))
+            counted = False
     # Learned rules take longest: started first, so that no worker is left with one at the end.
     return sorted(units, key=lambda unit: not unit.candidates[0].weights)
 
