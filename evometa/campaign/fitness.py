@@ -12,7 +12,7 @@ from evometa.errors import TaskError
 from evometa.execution import EvaluationUnit, Executor, UnitResult
 from evometa.genome.genome import Genome
 from evometa.inner.cohort import Candidate, by_structure
-from evometa.inner.evaluate import chunks, split_by_candidate
+from evometa.inner.evaluate import chunks
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
 from evometa.objectives import Objective, Outcomes, ratios
@@ -86,7 +86,7 @@ def trial_runs(common: CommonTasks, executor: Executor) -> tuple[TaskResult, ...
             f"above the noise floor {record.noise_floor:.6g}; losses are compared by ratio, so make them "
             "positive or lower noise_floor"
         )
-    return _rows(record, record)
+    return _rows(record, record)[0]
 
 
 def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor) -> list[EvaluationUnit]:
@@ -120,28 +120,34 @@ def _unpack(result: UnitResult, reference: UnrollRecord) -> list[tuple[str, Eval
     if not isinstance(result.value, UnrollRecord):
         failed = Evaluated(_failed_rows(reference, result.status), 0, result.message)
         return [(identity, failed) for identity in ids]
-    found = []
-    for identity, record in zip(ids, split_by_candidate(result.value), strict=True):
-        found.append((identity, Evaluated(_rows(record, reference), record.n_inner_steps, "")))
-    return found
+    n_inner_steps = result.value.n_inner_steps // len(ids)
+    rows = _rows(result.value, reference)
+    return [(identity, Evaluated(own, n_inner_steps, "")) for identity, own in zip(ids, rows, strict=True)]
 
 
-def _rows(record: UnrollRecord, reference: UnrollRecord) -> tuple[TaskResult, ...]:
-    final_ratio, anytime_ratio = ratios(record, reference)
-    return tuple(
-        TaskResult(
-            family=record.family,
-            description=record.descriptions[t],
-            status=str(record.status[0, t]),
-            initial_loss=float(record.losses[0, t, 0]),
-            final_loss=float(record.final_losses[0, t]),
-            valid_loss=float(record.valid_losses[0, t]),
-            reference_loss=float(reference.final_losses[0, t]),
-            final_ratio=float(final_ratio[0, t]),
-            anytime_ratio=float(anytime_ratio[0, t]),
+def _rows(record: UnrollRecord, reference: UnrollRecord) -> list[tuple[TaskResult, ...]]:
+    """The runs of each candidate."""
+    columns = (record.status, record.losses[:, :, 0], record.final_losses, record.valid_losses)
+    of_runs = [column.tolist() for column in (*columns, *ratios(record, reference))]
+    reference_losses = reference.final_losses[0].tolist()
+    return [
+        tuple(
+            TaskResult(
+                family=record.family,
+                description=description,
+                status=str(status),
+                initial_loss=initial_loss,
+                final_loss=final_loss,
+                valid_loss=valid_loss,
+                reference_loss=reference_loss,
+                final_ratio=final_ratio,
+                anytime_ratio=anytime_ratio,
+            )
+            for description, reference_loss, status, initial_loss, final_loss, valid_loss, final_ratio, anytime_ratio
+            in zip(record.descriptions, reference_losses, *of_candidate, strict=True)
         )
-        for t in range(record.losses.shape[1])
-    )
+        for of_candidate in zip(*of_runs, strict=True)
+    ]
 
 
 def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, ...]:
@@ -155,7 +161,7 @@ def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, .
         descriptions=reference.descriptions,
         family=reference.family,
     )
-    return _rows(lost, reference)
+    return _rows(lost, reference)[0]
 
 
 def outcomes(rows: Sequence[TaskResult], cost: Cost) -> Outcomes:

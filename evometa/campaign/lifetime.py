@@ -58,9 +58,14 @@ def birth(
         learner = Learner.of(child.family, child.genes)
         weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
         how = "initialised" if weights else "none"
+        name: str | None = None
         if child.weights_from is not None:
-            weights, how = inherit(bank.get(parents[child.weights_from].germline), weights)
-        name = bank.put(weights)
+            germline = parents[child.weights_from].germline
+            inherited = bank.get(germline)
+            weights, how = inherit(inherited, weights)
+            if how == "inherited" and len(inherited) == len(weights):
+                name = germline  # the parent's weights and no others: the same bytes
+        name = name or bank.put(weights)
         lineage = Lineage(child.parents, child.operator, generation, how)
         identity = f"{generation:03d}-{index:03d}"
         genomes.append(Genome(identity, child.family, child.genes, name, name, lineage, child.name))

@@ -76,7 +76,7 @@ class Space:
         Raises GenomeError for a name that is not in the space or a value that is not permitted.
         """
         for name in values:
-            if name not in self:
+            if name not in self._by_name:
                 raise GenomeError(unknown("gene", name, self.names()))
         chosen: dict[str, Value] = {}
         for gene in self.genes:
