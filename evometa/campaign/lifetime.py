@@ -27,9 +27,13 @@ from evometa.trees import Tree, all_finite
 
 @dataclass
 class WeightBank:
-    """Weights by content hash: those of the living population, and the blobs not yet in the database."""
+    """Weights by content hash: those of the living population, and the blobs not yet in the database.
+
+    Those that were asked for are kept as tensors too, since survivors are trained in every generation.
+    """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
+    _trees: dict[str, Tree] = field(default_factory=dict, repr=False)
 
     def put(self, weights: Tree) -> str | None:
         """Keep ``weights`` and return their hash; None for a genome without weights."""
@@ -42,11 +46,16 @@ class WeightBank:
 
     def get(self, name: str | None) -> Tree:
         """The weights of hash ``name``; {} for None."""
-        return {} if name is None else weights_from_bytes(self.blobs[name])
+        if name is None:
+            return {}
+        if name not in self._trees:
+            self._trees[name] = weights_from_bytes(self.blobs[name])
+        return self._trees[name]
 
     def keep_only(self, names: set[str]) -> None:
         """Forget all weights but those of ``names``: memory stays flat over generations."""
         self.blobs = {name: data for name, data in self.blobs.items() if name in names}
+        self._trees = {name: tree for name, tree in self._trees.items() if name in names}
 
 
 def birth(

@@ -87,10 +87,10 @@ class Space:
     def shared(self, values: Genes) -> dict[str, Value]:
         """Those of ``values`` whose gene exists here and permits them: what crosses between families."""
         kept: dict[str, Value] = {}
-        for gene in self.genes:
-            if gene.name in values:
+        for name, value in values.items():
+            if name in self._by_name:
                 try:
-                    kept[gene.name] = gene.check(values[gene.name])
+                    kept[name] = self._by_name[name].check(value)
                 except GenomeError:  # the other family's range is wider: not a shared value
                     continue
         return kept

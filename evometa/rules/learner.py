@@ -26,6 +26,9 @@ from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
 
 #: Spaces of learners by the identity of their family, with the family and the schedules that they are of.
 _SPACES: dict[int, tuple[RuleFamily, Space, Space]] = {}
+#: Learners by family and genes with the space they were checked by, the latest last; how many are kept.
+_LEARNERS: dict[Hashable, tuple[Space, Learner]] = {}
+_N_REMEMBERED = 2048
 
 
 def schedule_space() -> Space:
@@ -56,8 +59,25 @@ class Learner:
 
     @classmethod
     def of(cls, family: str, genes: Genes) -> Learner:
-        """The learner of a genome; genes of other levels (``meta.…``) are ignored. Raises GenomeError."""
+        """The learner of a genome; genes of other levels (``meta.…``) are ignored. Raises GenomeError.
+
+        The latest are remembered: many steps of a campaign ask for those of the same genomes.
+        """
         space = learner_space(RULES[family])
+        # With the types, because 1 == 1.0 == True and not every gene permits all three.
+        key = family, tuple(genes.items()), tuple(map(type, genes.values()))
+        try:
+            known = _LEARNERS.get(key)
+        except TypeError:  # a value that cannot be hashed: a list for a subset, or one that is refused
+            return cls._checked(family, genes, space)
+        if known is None or known[0] is not space:
+            known = _LEARNERS[key] = (space, cls._checked(family, genes, space))
+            if len(_LEARNERS) > _N_REMEMBERED:
+                del _LEARNERS[next(iter(_LEARNERS))]
+        return known[1]
+
+    @classmethod
+    def _checked(cls, family: str, genes: Genes, space: Space) -> Learner:
         own = {name: value for name, value in genes.items() if name in space}
         foreign = [name for name in genes if name not in space and not name.startswith("meta.")]
         if foreign:
