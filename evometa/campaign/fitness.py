@@ -127,26 +127,22 @@ def _unpack(result: UnitResult, reference: UnrollRecord) -> list[tuple[str, Eval
 
 def _rows(record: UnrollRecord, reference: UnrollRecord) -> list[tuple[TaskResult, ...]]:
     """The runs of each candidate."""
-    columns = (record.status, record.losses[:, :, 0], record.final_losses, record.valid_losses)
-    of_runs = [column.tolist() for column in (*columns, *ratios(record, reference))]
-    reference_losses = reference.final_losses[0].tolist()
+    final_ratio, anytime_ratio = ratios(record, reference)
+    numbers = {
+        "initial_loss": record.losses[:, :, 0],
+        "final_loss": record.final_losses,
+        "valid_loss": record.valid_losses,
+        "reference_loss": np.broadcast_to(reference.final_losses, record.status.shape),
+        "final_ratio": final_ratio,
+        "anytime_ratio": anytime_ratio,
+    }
+    of_runs = np.stack(list(numbers.values()), axis=-1).tolist()
     return [
         tuple(
-            TaskResult(
-                family=record.family,
-                description=description,
-                status=str(status),
-                initial_loss=initial_loss,
-                final_loss=final_loss,
-                valid_loss=valid_loss,
-                reference_loss=reference_loss,
-                final_ratio=final_ratio,
-                anytime_ratio=anytime_ratio,
-            )
-            for description, reference_loss, status, initial_loss, final_loss, valid_loss, final_ratio, anytime_ratio
-            in zip(record.descriptions, reference_losses, *of_candidate, strict=True)
+            TaskResult(record.family, description, status, **dict(zip(numbers, of_run, strict=True)))
+            for description, status, of_run in zip(record.descriptions, *of_candidate, strict=True)
         )
-        for of_candidate in zip(*of_runs, strict=True)
+        for of_candidate in zip(record.status.tolist(), of_runs, strict=True)
     ]
 
 

@@ -80,7 +80,7 @@ class Space:
                 raise GenomeError(unknown("gene", name, self.names()))
         chosen: dict[str, Value] = {}
         for gene in self.genes:
-            if self.is_active(gene, chosen):
+            if not gene.when or self.is_active(gene, chosen):
                 chosen[gene.name] = gene.check(values[gene.name]) if gene.name in values else gene.default
         return chosen
 

@@ -24,10 +24,10 @@ def sql_value(value: object) -> SQLValue:
     if value is None or isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if isinstance(value, Integral):
+    if isinstance(value, int | Integral):  # int first: an abstract class takes its time to answer
         return int(value)
     if isinstance(value, Real):
         return sql_value(float(value))
@@ -138,15 +138,15 @@ def insert_generation(connection: sqlite3.Connection, record: GenerationRecord) 
 
 def insert_evaluations(connection: sqlite3.Connection, evaluations: Iterable[Evaluation]) -> None:
     """Evaluations and their task results."""
+    (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM evaluations").fetchone()
+    rows: list[dict[str, object]] = []
     tasks: list[dict[str, object]] = []
-    for evaluation in evaluations:
-        row = {name: value for name, value in vars(evaluation).items() if name != "tasks"}
-        insert(connection, "evaluations", [row])
-        (number,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-        tasks += (
-            {"evaluation": number, "position": position, **vars(task)}
-            for position, task in enumerate(evaluation.tasks)
-        )
+    for number, evaluation in enumerate(evaluations, last + 1):
+        own = {name: value for name, value in vars(evaluation).items() if name != "tasks"}
+        rows.append({"number": number, **own})
+        for position, task in enumerate(evaluation.tasks):
+            tasks.append({"evaluation": number, "position": position, **vars(task)})
+    insert(connection, "evaluations", rows)
     insert(connection, "task_results", tasks)
 
 
