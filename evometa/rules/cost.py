@@ -121,10 +121,9 @@ def state_floats_per_param(learner: Learner) -> float:
 
 def count_rule(learner: Learner) -> Counts:
     """The counts of the learner's rule; they are found by an update unless they are known or were noted."""
-    key = (learner.family, _parts(learner)[0])
-    if key not in _COUNTED:
-        note_counts(learner, _rule_counts(*key))
-    return _COUNTED[key]
+    if not is_counted(learner):
+        note_counts(learner, count_anew(learner))
+    return _COUNTED[learner.family, _parts(learner)[0]]
 
 
 def is_counted(learner: Learner) -> bool:
@@ -146,13 +145,16 @@ def _parts(learner: Learner) -> tuple[_Structure, _Structure]:
     return rule, structural[len(rule) :]
 
 
-def _rule_counts(family: str, structure: _Structure) -> Counts:
-    """One update, the continuous genes at their defaults, and its product with a schedule's factor."""
-    space = RULES[family].space
-    genes = space.complete(dict(structure))
-    rule = RULES[family].build(genes)
+def count_anew(learner: Learner) -> Counts:
+    """What :func:`count_rule` remembers: an update, and its product with a schedule's factor.
+
+    Only structural genes count; the continuous ones are at their defaults.
+    """
+    family = learner.rule_family
+    genes = family.space.complete(dict(_parts(learner)[0]))
+    rule = family.build(genes)
     weights, params, grads, context = _reference(rule)
-    hyper = {name: torch.tensor(value) for name, value in space.continuous(genes).items()}
+    hyper = {name: torch.tensor(value) for name, value in family.space.continuous(genes).items()}
     with torch.no_grad():
         state = rule.init_state(weights, params, context.layout)
         with OperationCounter() as counter:
@@ -217,30 +219,54 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func.is_view:
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        # Written out, because this runs hundreds of times for every new structure of a campaign.
+        kind = _KINDS.get(id(func)) or _kind(func)
+        if kind.is_view:
             return result
-        given, made = _tensors(args), _tensors((result,))
-        sizes = [value.numel() for value in made]
-        factor, place = _kind(func)
-        if place is not None:
-            n_inner: int = args[place].shape[-1]
-            self.n_operations += sizes[0] * (2 * n_inner + (1 if place else 0))
-        elif factor:
-            self.n_operations += factor * max([value.numel() for value in given] + sizes, default=0)
-        old = [id(value) for value in given]  # what is returned may have been written in place
-        self.n_written += sum(n for n, value in zip(sizes, made, strict=True) if id(value) not in old)
+        given = _tensors(args)
+        largest = 0
+        for value in given:
+            largest = max(largest, value.numel())
+        for made in (result,) if isinstance(result, Tensor) else _tensors((result,)):
+            n_made = made.numel()
+            largest = max(largest, n_made)
+            for value in given:
+                if value is made:  # written in place
+                    break
+            else:
+                self.n_written += n_made
+        if kind.first_factor is None:
+            self.n_operations += kind.per_element * largest
+        else:
+            per_element = 2 * args[kind.first_factor].shape[-1] + (1 if kind.first_factor else 0)
+            self.n_operations += per_element * result.numel()
         return result
 
 
-@lru_cache(maxsize=1024)
-def _kind(func: OpOverload) -> tuple[int, int | None]:
-    """For how many operations an element stands; of a matrix product the place of its first factor."""
-    name: str = func.overloadpacket.__name__
-    if name in _FREE:
-        return 0, None
-    name = name.removesuffix("_")
-    return _FUSED.get(name, 1), _PRODUCTS.get(name)
+@dataclass(frozen=True)
+class _Kind:
+    """How the operations of a call of ``func`` are told from its arguments and results.
+
+    ``per_element`` of the largest tensor, unless ``first_factor`` is the place of a product's first factor.
+    """
+
+    func: OpOverload
+    is_view: bool
+    per_element: int
+    first_factor: int | None
+
+
+#: By the identity of the operation: its own hash is computed in Python.
+_KINDS: dict[int, _Kind] = {}
+
+
+def _kind(func: OpOverload) -> _Kind:
+    full_name: str = func.overloadpacket.__name__
+    name = full_name.removesuffix("_")
+    per_element = 0 if full_name in _FREE else _FUSED.get(name, 1)
+    kind = _KINDS[id(func)] = _Kind(func, func.is_view, per_element, _PRODUCTS.get(name))
+    return kind
 
 
 def _tensors(values: Iterable[object]) -> list[Tensor]:
