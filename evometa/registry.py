@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -13,6 +13,7 @@ from typing import Generic, TypeVar, cast
 from evometa.errors import EvometaError, UnknownNameError, unknown
 
 Member = TypeVar("Member")
+Made = TypeVar("Made")
 
 
 class Registry(Generic[Member]):
@@ -61,6 +62,24 @@ class Registry(Generic[Member]):
             return {}
         found = importlib.metadata.entry_points(group=self.entry_point_group)
         return {point.name: point for point in found}
+
+
+class MadeOf(Generic[Member, Made]):
+    """What is made of all members of a registry: made once, and again when other members are in it.
+
+    Every genome of a campaign asks, so it must cost next to nothing.
+    """
+
+    def __init__(self, registry: Registry[Member], make: Callable[[list[tuple[str, Member]]], Made]) -> None:
+        self._registry = registry
+        self._make = make
+        self._made: tuple[list[tuple[str, Member]], Made] | None = None
+
+    def __call__(self) -> Made:
+        members = list(self._registry)
+        if self._made is None or self._made[0] != members:
+            self._made = members, self._make(members)
+        return self._made[1]
 
 
 def _checked_load(what: str, path: str) -> object:

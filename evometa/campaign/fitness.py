@@ -12,11 +12,11 @@ from evometa.errors import TaskError
 from evometa.execution import EvaluationUnit, Executor, UnitResult
 from evometa.genome.genome import Genome
 from evometa.inner.cohort import Candidate, by_structure
-from evometa.inner.evaluate import chunks, split_by_candidate
+from evometa.inner.evaluate import chunks
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
 from evometa.objectives import Objective, Outcomes, ratios
-from evometa.rules.cost import Cost, measure_cost
+from evometa.rules.cost import Cost, is_counted, measure_cost, note_counts
 from evometa.rules.learner import Learner
 from evometa.store.records import TaskResult
 
@@ -66,6 +66,8 @@ def evaluate_all(
         units = _units(candidates, common.wanted, executor)
         for result in executor.run(units, progress):
             seconds += result.seconds
+            if isinstance(result.value, UnrollRecord) and result.value.rule_counts is not None:
+                note_counts(result.unit.candidates[0].learner, result.value.rule_counts)
             for candidate, found in _unpack(result, reference):
                 merged[candidate] = merged[candidate].joined(found)
     return merged, seconds
@@ -84,17 +86,18 @@ def trial_runs(common: CommonTasks, executor: Executor) -> tuple[TaskResult, ...
             f"above the noise floor {record.noise_floor:.6g}; losses are compared by ratio, so make them "
             "positive or lower noise_floor"
         )
-    return _rows(record, record)
+    return _rows(record, record)[0]
 
 
 def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor) -> list[EvaluationUnit]:
+    """Whoever is the first to train a structure counts its operations too: the driver would do it alone."""
     units = []
     for group in by_structure(candidates).values():
         members = [candidates[index] for index in group]
-        units += [
-            EvaluationUnit(tuple(members[i] for i in chunk), wanted)
-            for chunk in chunks(members, wanted, executor.device, max_bytes=executor.max_bytes)
-        ]
+        counted = not is_counted(members[0].learner)
+        for chunk in chunks(members, wanted, executor.device, max_bytes=executor.max_bytes):
+            units.append(EvaluationUnit(tuple(members[i] for i in chunk), wanted, counted))
+            counted = False
     # Learned rules take longest: started first, so that no worker is left with one at the end.
     return sorted(units, key=lambda unit: not unit.candidates[0].weights)
 
@@ -117,28 +120,30 @@ def _unpack(result: UnitResult, reference: UnrollRecord) -> list[tuple[str, Eval
     if not isinstance(result.value, UnrollRecord):
         failed = Evaluated(_failed_rows(reference, result.status), 0, result.message)
         return [(identity, failed) for identity in ids]
-    found = []
-    for identity, record in zip(ids, split_by_candidate(result.value), strict=True):
-        found.append((identity, Evaluated(_rows(record, reference), record.n_inner_steps, "")))
-    return found
+    n_inner_steps = result.value.n_inner_steps // len(ids)
+    rows = _rows(result.value, reference)
+    return [(identity, Evaluated(own, n_inner_steps, "")) for identity, own in zip(ids, rows, strict=True)]
 
 
-def _rows(record: UnrollRecord, reference: UnrollRecord) -> tuple[TaskResult, ...]:
+def _rows(record: UnrollRecord, reference: UnrollRecord) -> list[tuple[TaskResult, ...]]:
+    """The runs of each candidate."""
     final_ratio, anytime_ratio = ratios(record, reference)
-    return tuple(
-        TaskResult(
-            family=record.family,
-            description=record.descriptions[t],
-            status=str(record.status[0, t]),
-            initial_loss=float(record.losses[0, t, 0]),
-            final_loss=float(record.final_losses[0, t]),
-            valid_loss=float(record.valid_losses[0, t]),
-            reference_loss=float(reference.final_losses[0, t]),
-            final_ratio=float(final_ratio[0, t]),
-            anytime_ratio=float(anytime_ratio[0, t]),
+    numbers = {
+        "initial_loss": record.losses[:, :, 0],
+        "final_loss": record.final_losses,
+        "valid_loss": record.valid_losses,
+        "reference_loss": np.broadcast_to(reference.final_losses, record.status.shape),
+        "final_ratio": final_ratio,
+        "anytime_ratio": anytime_ratio,
+    }
+    of_runs = np.stack(list(numbers.values()), axis=-1).tolist()
+    return [
+        tuple(
+            TaskResult(record.family, description, status, **dict(zip(numbers, of_run, strict=True)))
+            for description, status, of_run in zip(record.descriptions, *of_candidate, strict=True)
         )
-        for t in range(record.losses.shape[1])
-    )
+        for of_candidate in zip(record.status.tolist(), of_runs, strict=True)
+    ]
 
 
 def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, ...]:
@@ -152,7 +157,7 @@ def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, .
         descriptions=reference.descriptions,
         family=reference.family,
     )
-    return _rows(lost, reference)
+    return _rows(lost, reference)[0]
 
 
 def outcomes(rows: Sequence[TaskResult], cost: Cost) -> Outcomes:

@@ -27,9 +27,13 @@ from evometa.trees import Tree, all_finite
 
 @dataclass
 class WeightBank:
-    """Weights by content hash: those of the living population, and the blobs not yet in the database."""
+    """Weights by content hash: those of the living population, and the blobs not yet in the database.
+
+    Those that were asked for are kept as tensors too, since survivors are trained in every generation.
+    """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
+    _trees: dict[str, Tree] = field(default_factory=dict, repr=False)
 
     def put(self, weights: Tree) -> str | None:
         """Keep ``weights`` and return their hash; None for a genome without weights."""
@@ -42,11 +46,16 @@ class WeightBank:
 
     def get(self, name: str | None) -> Tree:
         """The weights of hash ``name``; {} for None."""
-        return {} if name is None else weights_from_bytes(self.blobs[name])
+        if name is None:
+            return {}
+        if name not in self._trees:
+            self._trees[name] = weights_from_bytes(self.blobs[name])
+        return self._trees[name]
 
     def keep_only(self, names: set[str]) -> None:
         """Forget all weights but those of ``names``: memory stays flat over generations."""
         self.blobs = {name: data for name, data in self.blobs.items() if name in names}
+        self._trees = {name: tree for name, tree in self._trees.items() if name in names}
 
 
 def birth(
@@ -58,9 +67,14 @@ def birth(
         learner = Learner.of(child.family, child.genes)
         weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
         how = "initialised" if weights else "none"
+        name: str | None = None
         if child.weights_from is not None:
-            weights, how = inherit(bank.get(parents[child.weights_from].germline), weights)
-        name = bank.put(weights)
+            germline = parents[child.weights_from].germline
+            inherited = bank.get(germline)
+            weights, how = inherit(inherited, weights)
+            if how == "inherited" and len(inherited) == len(weights):
+                name = germline  # the parent's weights and no others: the same bytes
+        name = name or bank.put(weights)
         lineage = Lineage(child.parents, child.operator, generation, how)
         identity = f"{generation:03d}-{index:03d}"
         genomes.append(Genome(identity, child.family, child.genes, name, name, lineage, child.name))

@@ -6,7 +6,7 @@ another and a resumed campaign breeds the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from evometa.evolution.ranking import tournament
 from evometa.evolution.search_space import SearchSpace
 from evometa.genome.genes import Value
 from evometa.genome.genome import Genome
+from evometa.genome.space import Genes
 from evometa.genome.variation import crossover, mutate
 from evometa.rng import numpy_generator
 from evometa.rules.learner import has_weights
@@ -132,5 +133,5 @@ def _change_family(space: SearchSpace, parent: Genome, generator: np.random.Gene
     return Child(family, genes, "family_change", (parent.id,), parent.id)
 
 
-def _key(family: str, genes: object) -> str:
-    return f"{family} {sorted(dict(genes).items())}"  # type: ignore[call-overload]
+def _key(family: str, genes: Genes) -> Hashable:
+    return family, frozenset(genes.items())

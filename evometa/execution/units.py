@@ -21,6 +21,7 @@ from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
 from evometa.meta import Refinement, TaskStream, refine
 from evometa.objectives.baseline import TunedBaseline, tune
+from evometa.rules.cost import count_rule
 
 #: What a RuntimeError says when memory was asked for in vain.
 _OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
@@ -28,14 +29,21 @@ _OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
 
 @dataclass(frozen=True)
 class EvaluationUnit:
-    """Train ``candidates`` (equal structure) on the tasks of ``wanted``."""
+    """Train ``candidates`` (equal structure) on the tasks of ``wanted``.
+
+    With ``counted`` their rule's operations are counted as well, so that the driver need not do it.
+    """
 
     candidates: tuple[Candidate, ...]
     wanted: TaskRequest
+    counted: bool = False
 
     def compute(self, device: torch.device, max_bytes: int | None) -> UnrollRecord:
         """The record of all candidates."""
-        return evaluate(self.candidates, self.wanted, device, max_bytes=max_bytes)
+        record = evaluate(self.candidates, self.wanted, device, max_bytes=max_bytes)
+        if not self.counted:
+            return record
+        return replace(record, rule_counts=count_rule(self.candidates[0].learner))
 
 
 @dataclass(frozen=True)

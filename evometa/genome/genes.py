@@ -266,7 +266,8 @@ class Subset(Gene):
         return tuple(option for option in self.options if option in chosen)
 
     def sample(self, generator: np.random.Generator) -> Value:
-        return self._at_least({o for o in self.options if generator.random() < 0.5}, generator)
+        draws = zip(self.options, generator.random(len(self.options)), strict=True)
+        return self._at_least({option for option, draw in draws if draw < 0.5}, generator)
 
     def mutate(self, value: Value, generator: np.random.Generator, strength: float) -> Value:
         """One option flipped; where that would leave too few, one is exchanged for another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -30,17 +31,29 @@ class Space:
                 raise GenomeError(f"gene {gene.name!r} depends on {late[0]!r}, which is not before it")
             seen.add(gene.name)
 
+    @cached_property
+    def _by_name(self) -> dict[str, Gene]:
+        """Every genome of a campaign asks for every gene, many times a generation."""
+        return {gene.name: gene for gene in self.genes}
+
+    @cached_property
+    def _continuous(self) -> tuple[str, ...]:
+        return tuple(gene.name for gene in self.genes if isinstance(gene, Real | LogReal))
+
+    @cached_property
+    def _structural(self) -> tuple[str, ...]:
+        return tuple(gene.name for gene in self.genes if isinstance(gene, Integer | Choice | Subset))
+
     def __iter__(self) -> Iterator[Gene]:
         return iter(self.genes)
 
     def __contains__(self, name: str) -> bool:
-        return any(gene.name == name for gene in self.genes)
+        return name in self._by_name
 
     def __getitem__(self, name: str) -> Gene:
-        for gene in self.genes:
-            if gene.name == name:
-                return gene
-        raise GenomeError(unknown("gene", name, self.names()))
+        if name not in self._by_name:
+            raise GenomeError(unknown("gene", name, self.names()))
+        return self._by_name[name]
 
     def names(self) -> list[str]:
         """Gene names in order."""
@@ -52,7 +65,10 @@ class Space:
 
     def is_active(self, gene: Gene, values: Genes) -> bool:
         """Whether ``gene`` counts, given the values of the genes before it."""
-        return all(name in values and values[name] in options for name, options in gene.when.items())
+        for name, options in gene.when.items():  # a loop, since every genome asks for every gene
+            if name not in values or values[name] not in options:
+                return False
+        return True
 
     def complete(self, values: Genes) -> dict[str, Value]:
         """The active genes in order, checked, with defaults for those not given; inactive ones are dropped.
@@ -60,21 +76,21 @@ class Space:
         Raises GenomeError for a name that is not in the space or a value that is not permitted.
         """
         for name in values:
-            if name not in self:
+            if name not in self._by_name:
                 raise GenomeError(unknown("gene", name, self.names()))
         chosen: dict[str, Value] = {}
         for gene in self.genes:
-            if self.is_active(gene, chosen):
+            if not gene.when or self.is_active(gene, chosen):
                 chosen[gene.name] = gene.check(values[gene.name]) if gene.name in values else gene.default
         return chosen
 
     def shared(self, values: Genes) -> dict[str, Value]:
         """Those of ``values`` whose gene exists here and permits them: what crosses between families."""
         kept: dict[str, Value] = {}
-        for gene in self.genes:
-            if gene.name in values:
+        for name, value in values.items():
+            if name in self._by_name:
                 try:
-                    kept[gene.name] = gene.check(values[gene.name])
+                    kept[name] = self._by_name[name].check(value)
                 except GenomeError:  # the other family's range is wider: not a shared value
                     continue
         return kept
@@ -91,18 +107,14 @@ class Space:
     def continuous(self, values: Genes) -> dict[str, float]:
         """The active real-valued genes: what may differ inside one cohort."""
         return {
-            gene.name: float(values[gene.name])  # type: ignore[arg-type]
-            for gene in self.genes
-            if isinstance(gene, Real | LogReal) and gene.name in values
+            name: float(values[name])  # type: ignore[arg-type]
+            for name in self._continuous
+            if name in values
         }
 
     def structural(self, values: Genes) -> tuple[tuple[str, Value], ...]:
         """The active integer, choice and subset genes: what two genomes of one cohort must share."""
-        return tuple(
-            (gene.name, values[gene.name])
-            for gene in self.genes
-            if isinstance(gene, Integer | Choice | Subset) and gene.name in values
-        )
+        return tuple((name, values[name]) for name in self._structural if name in values)
 
     def restricted(self, limits: Mapping[str, object]) -> Space:
         """This space with some genes held at one value or narrowed.

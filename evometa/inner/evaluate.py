@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
 from evometa.inner.cohort import Candidate, Cohort
@@ -61,19 +60,3 @@ def evaluate(
     horizon = wanted.n_steps - 1
     records = [unroll(cohort, part.tasks, part.params, part.indices, horizon) for part in parts]
     return concatenate(records)
-
-
-def split_by_candidate(record: UnrollRecord) -> list[UnrollRecord]:
-    """One record a candidate, each with P = 1."""
-    return [
-        UnrollRecord(
-            losses=record.losses[i : i + 1],
-            valid_losses=record.valid_losses[i : i + 1],
-            status=np.asarray(record.status[i : i + 1]),
-            final_window=record.final_window,
-            noise_floor=record.noise_floor,
-            descriptions=record.descriptions,
-            family=record.family,
-        )
-        for i in range(record.losses.shape[0])
-    ]

@@ -26,7 +26,7 @@ from evometa.inner.plan import has_kernel
 from evometa.inner.task_set import PreparedTasks
 from evometa.inner.unroll import UnrollState, advance, begin, loss_and_grad
 from evometa.rng import torch_generator
-from evometa.rules.cost import measure_cost
+from evometa.rules.cost import measure_cost, state_floats_per_param
 from evometa.rules.learner import Learner
 from evometa.tasks.base import TaskBatch
 from evometa.tasks.mlp_model import MLP
@@ -124,11 +124,10 @@ def _bound(learner: Learner, by_kernel: bool) -> _Floats:
     PyTorch keeps for a derivative at most what it writes. A kernel keeps its inputs, and going back it makes
     cotangents of what it is given and of what it found. There is some room for rows and losses.
     """
-    cost = measure_cost(learner)
-    carried = 1.01 * (cost.state_floats_per_param + 2.0)
+    carried = 1.01 * (state_floats_per_param(learner) + 2.0)
     if by_kernel:
         return _Floats(carried, carried, 1.25 * carried + 2.0, 2.5 * carried + 2.0)
-    whole = carried + cost.floats_written_per_param
+    whole = carried + measure_cost(learner).floats_written_per_param
     return _Floats(carried, whole, whole, whole)
 
 

@@ -24,7 +24,7 @@ from itertools import pairwise
 import torch
 
 from evometa.inner.unroll import loss_and_grad
-from evometa.rules.cost import OperationCounter, measure_cost
+from evometa.rules.cost import OperationCounter, measure_cost, state_floats_per_param
 from evometa.rules.learner import Learner
 from evometa.tasks.base import TaskBatch
 
@@ -49,18 +49,21 @@ def candidates_per_chunk(
 
     ``live_steps`` is the number of inner steps whose intermediates are kept at once (for a meta-gradient).
     """
+    if n_candidates == 1:
+        return 1
     coordinates = max(batch.n_tasks * batch.layout.size for batch in batches)
-    cost = measure_cost(learner)
-    between_steps = (cost.state_floats_per_param + 2.0) * coordinates  # the params and their gradients
-    step = between_steps + cost.floats_written_per_param * coordinates
+    step = (state_floats_per_param(learner) + 2.0) * coordinates  # between steps: params and gradients too
+    by_kernel = device.type == "cpu" and has_kernel(learner)
+    if not by_kernel:
+        step += measure_cost(learner).floats_written_per_param * coordinates
     if device.type == "cuda":
         try:
             step += max(gradient_floats(batch, device) for batch in batches)
         except torch.OutOfMemoryError:
             return 1
         budget = GPU_MEMORY_SHARE * free_gpu_bytes(device) / 4
-    elif has_kernel(learner):
-        step, budget = between_steps, CPU_KERNEL_FLOATS
+    elif by_kernel:
+        budget = CPU_KERNEL_FLOATS
     else:
         budget = CPU_MAPPED_FLOATS
     return max(1, min(n_candidates, int(budget / (step * live_steps))))

@@ -8,6 +8,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from evometa.rules.cost import Counts
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -35,6 +37,8 @@ class UnrollRecord:
         noise_floor: losses below it count as equal.
         descriptions: ``T`` lines naming the tasks.
         family: the tasks' family.
+        rule_counts: what :func:`~evometa.rules.cost.count_rule` gives for the candidates; None where nobody
+            asked for it.
     """
 
     losses: FloatArray
@@ -44,6 +48,7 @@ class UnrollRecord:
     noise_floor: float
     descriptions: tuple[str, ...]
     family: str
+    rule_counts: Counts | None = None
 
     @property
     def final_losses(self) -> FloatArray:

@@ -12,7 +12,7 @@ from evometa.meta.genes import FREE_IN_A_COHORT, shared_space
 from evometa.meta.hybrid import Hybrid
 from evometa.meta.pes import PES
 from evometa.meta.tbptt import TruncatedBPTT
-from evometa.registry import Registry
+from evometa.registry import MadeOf, Registry
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "evometa.estimators")
 _TBPTT, _ES, _PES = TruncatedBPTT(), ES(), PES()
@@ -22,8 +22,7 @@ for _estimator in (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES))
 
 def meta_space() -> Space:
     """All genes of level 1: the shared ones, then the estimators', active under the names of those."""
-    own = switched("meta.estimator", {name: estimator.space for name, estimator in ESTIMATORS})
-    return shared_space(tuple(ESTIMATORS.names())).union(own)
+    return _SPACES()[1]
 
 
 def meta_genes(genes: Genes) -> dict[str, Value]:
@@ -36,6 +35,16 @@ def meta_genes(genes: Genes) -> dict[str, Value]:
 
 def meta_structure(genes: Genes) -> Hashable:
     """What the complete ``meta.…`` genes of two genomes of one cohort must share to be refined together."""
-    shared = shared_space(tuple(ESTIMATORS.names())).structural(genes)
+    shared = _SPACES()[0].structural(genes)
     kept = tuple(item for item in shared if item[0] not in FREE_IN_A_COHORT)
     return (kept, ESTIMATORS[str(genes["meta.estimator"])].structure(genes))
+
+
+def _spaces(registered: list[tuple[str, Estimator]]) -> tuple[Space, Space]:
+    """The shared genes alone, and all genes."""
+    shared = shared_space(tuple(name for name, _ in registered))
+    own = switched("meta.estimator", {name: estimator.space for name, estimator in registered})
+    return shared, shared.union(own)
+
+
+_SPACES = MadeOf(ESTIMATORS, _spaces)

@@ -16,23 +16,25 @@ them. The totals are divided by N. The gradient itself is not part of it: it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import lru_cache
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from evometa.genome.genes import Value
 from evometa.layout import Layout
 from evometa.rng import torch_generator
-from evometa.rules.base import StepContext
-from evometa.rules.learner import Learner
-from evometa.trees import count
+from evometa.rules.base import StepContext, UpdateRule
+from evometa.rules.learner import Learner, schedule_space
+from evometa.rules.registry import RULES, SCHEDULES
+from evometa.rules.schedule_base import Schedule
+from evometa.trees import Tree, count
 
 #: The model on which every learner is measured.
 REFERENCE_LAYOUT = Layout.of({"0.weight": (32, 64), "0.bias": (32,), "2.weight": (10, 32), "2.bias": (10,)})
@@ -51,6 +53,10 @@ _FREE = frozenset([
 _PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
 #: Elementwise operations that stand for several.
 _FUSED = {"lerp": 3, "addcmul": 3, "addcdiv": 3}
+
+_Structure = tuple[tuple[str, Value], ...]
+#: How many structures are remembered.
+_N_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -71,29 +77,122 @@ class Cost:
     floats_written_per_param: float
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What a part of a learner comes to on the reference model: whole numbers, so that sums are exact.
+
+    Attributes:
+        state: numbers kept between steps.
+        operations: operations of one update.
+        weights: meta-trained weights.
+        written: numbers that one update writes.
+    """
+
+    state: int
+    operations: int
+    weights: int
+    written: int
+
+    def __add__(self, other: Counts) -> Counts:
+        """Of both parts."""
+        return Counts(*map(add, astuple(self), astuple(other)))
+
+
+#: Counts of rules by family and structural genes, the latest last.
+_COUNTED: dict[tuple[str, _Structure], Counts] = {}
+
+
 def measure_cost(learner: Learner) -> Cost:
     """The cost of ``learner``; equal for all learners of one structure, and measured once for each."""
-    structural = learner.space.structural(dict(learner.genes))
-    return _measured(learner.family, structural)
+    return _cost_of(count_rule(learner), _schedule_counts(_parts(learner)[1]))
 
 
-@lru_cache(maxsize=4096)
-def _measured(family: str, structural: tuple[tuple[str, Value], ...]) -> Cost:
-    """One update of the learner of these structural genes, the continuous ones at their defaults."""
-    learner = Learner.of(family, dict(structural))
-    generator = torch_generator(0, "cost")
-    layout = REFERENCE_LAYOUT
-    weights = learner.init_weights(generator)
-    params = torch.randn((1, layout.size), generator=generator)
-    grads = torch.randn((1, layout.size), generator=generator)
-    hyper = {name: torch.tensor(value) for name, value in learner.hyper.items()}
-    context = StepContext(layout, torch.tensor(1.0), torch.tensor(100.0), torch.ones(1))
+@lru_cache(maxsize=_N_KEPT)
+def _cost_of(rule: Counts, schedule: Counts) -> Cost:
+    found, size = rule + schedule, REFERENCE_LAYOUT.size
+    return Cost(found.state / size, found.operations / size, found.weights, found.written / size)
+
+
+def state_floats_per_param(learner: Learner) -> float:
+    """As in :func:`measure_cost`, but without making an update."""
+    rule, schedule = _parts(learner)
+    return (_n_rule_state(learner.family, rule) + _schedule_counts(schedule).state) / REFERENCE_LAYOUT.size
+
+
+def count_rule(learner: Learner) -> Counts:
+    """The counts of the learner's rule; they are found by an update unless they are known or were noted."""
+    if not is_counted(learner):
+        note_counts(learner, count_anew(learner))
+    return _COUNTED[learner.family, _parts(learner)[0]]
+
+
+def is_counted(learner: Learner) -> bool:
+    """Whether this process knows what :func:`count_rule` gives."""
+    return (learner.family, _parts(learner)[0]) in _COUNTED
+
+
+def note_counts(learner: Learner, counts: Counts) -> None:
+    """Take it from another process that :func:`count_rule` gives ``counts`` for such a learner."""
+    _COUNTED[learner.family, _parts(learner)[0]] = counts
+    if len(_COUNTED) > _N_KEPT:
+        del _COUNTED[next(iter(_COUNTED))]
+
+
+def _parts(learner: Learner) -> tuple[_Structure, _Structure]:
+    """The structural genes of the rule, and those of the schedule: each part has a cost of its own."""
+    schedules, structural = schedule_space(), learner.space.structural(dict(learner.genes))
+    rule = tuple(item for item in structural if item[0] not in schedules)
+    return rule, structural[len(rule) :]
+
+
+def count_anew(learner: Learner) -> Counts:
+    """What :func:`count_rule` remembers: an update, and its product with a schedule's factor.
+
+    Only structural genes count; the continuous ones are at their defaults.
+    """
+    family = learner.rule_family
+    genes = family.space.complete(dict(_parts(learner)[0]))
+    rule = family.build(genes)
+    weights, params, grads, context = _reference(rule)
+    hyper = {name: torch.tensor(value) for name, value in family.space.continuous(genes).items()}
     with torch.no_grad():
-        state = learner.init_state(weights, params, layout)
+        state = rule.init_state(weights, params, context.layout)
         with OperationCounter() as counter:
-            learner.update(weights, hyper, state, grads, params, context)
-    size = layout.size
-    return Cost(count(state) / size, counter.n_operations / size, count(weights), counter.n_written / size)
+            step, _ = rule.update(weights, hyper, state, grads, params, context)
+            step.mul(torch.tensor(1.0))
+    return Counts(count(state), counter.n_operations, count(weights), counter.n_written)
+
+
+@lru_cache(maxsize=_N_KEPT)
+def _n_rule_state(family: str, structure: _Structure) -> int:
+    """Numbers that the rule of these structural genes keeps between steps."""
+    rule = RULES[family].build(RULES[family].space.complete(dict(structure)))
+    weights, params, _, context = _reference(rule)
+    return count(rule.init_state(weights, params, context.layout))
+
+
+@lru_cache(maxsize=_N_KEPT)
+def _schedule_counts(structure: _Structure) -> Counts:
+    """One factor, the continuous genes at their defaults."""
+    space = schedule_space()
+    genes = space.complete(dict(structure))
+    schedule = SCHEDULES[str(genes["schedule"])].build(genes)
+    weights, params, _, context = _reference(schedule)
+    hyper = {name: torch.tensor(value) for name, value in space.continuous(genes).items()}
+    with torch.no_grad():
+        state = schedule.init_state(weights, len(params), params)
+        with OperationCounter() as counter:
+            schedule.factor(weights, hyper, state, context)
+    return Counts(count(state), counter.n_operations, count(weights), counter.n_written)
+
+
+def _reference(part: UpdateRule | Schedule) -> tuple[Tree, Tensor, Tensor, StepContext]:
+    """Fresh weights of a rule or a schedule; params, gradients and context of the reference model."""
+    generator = torch_generator(0, "cost")
+    weights = part.init_weights(generator)
+    params, grads = torch.randn((2, 1, REFERENCE_LAYOUT.size), generator=generator)
+    context = StepContext(REFERENCE_LAYOUT, torch.tensor(1.0), torch.tensor(100.0), torch.ones(1))
+    return weights, params, grads, context
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -120,31 +219,62 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.n_operations += _n_operations(func, args, result)
-        self.n_written += _n_written(func, args, result)
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        # Written out, because this runs hundreds of times for every new structure of a campaign.
+        kind = _KINDS.get(id(func)) or _kind(func)
+        if kind.is_view:
+            return result
+        given = _tensors(args)
+        largest = 0
+        for value in given:
+            largest = max(largest, value.numel())
+        for made in (result,) if isinstance(result, Tensor) else _tensors((result,)):
+            n_made = made.numel()
+            largest = max(largest, n_made)
+            for value in given:
+                if value is made:  # written in place
+                    break
+            else:
+                self.n_written += n_made
+        if kind.first_factor is None:
+            self.n_operations += kind.per_element * largest
+        else:
+            per_element = 2 * args[kind.first_factor].shape[-1] + (1 if kind.first_factor else 0)
+            self.n_operations += per_element * result.numel()
         return result
 
 
-def _n_operations(func: OpOverload, args: tuple[Any, ...], result: object) -> int:
-    """Operations of one dispatched call."""
-    name: str = func.overloadpacket.__name__
-    if func.is_view or name in _FREE:
-        return 0
-    name = name.removesuffix("_")
-    outputs = [value.numel() for value in tree_leaves(result) if isinstance(value, Tensor)]
-    if name in _PRODUCTS:
-        place = _PRODUCTS[name]
-        n_inner: int = args[place].shape[-1]
-        return outputs[0] * (2 * n_inner + (1 if place else 0))
-    inputs = [value.numel() for value in tree_leaves(args) if isinstance(value, Tensor)]
-    return max([*inputs, *outputs], default=0) * _FUSED.get(name, 1)
+@dataclass(frozen=True)
+class _Kind:
+    """How the operations of a call of ``func`` are told from its arguments and results.
+
+    ``per_element`` of the largest tensor, unless ``first_factor`` is the place of a product's first factor.
+    """
+
+    func: OpOverload
+    is_view: bool
+    per_element: int
+    first_factor: int | None
 
 
-def _n_written(func: OpOverload, args: tuple[Any, ...], result: object) -> int:
-    """Numbers of new memory that one dispatched call fills: none for a view or in place."""
-    if func.is_view:
-        return 0
-    old = {id(value) for value in tree_leaves(args) if isinstance(value, Tensor)}
-    new = (value for value in tree_leaves(result) if isinstance(value, Tensor) and id(value) not in old)
-    return sum(value.numel() for value in new)
+#: By the identity of the operation: its own hash is computed in Python.
+_KINDS: dict[int, _Kind] = {}
+
+
+def _kind(func: OpOverload) -> _Kind:
+    full_name: str = func.overloadpacket.__name__
+    name = full_name.removesuffix("_")
+    per_element = 0 if full_name in _FREE else _FUSED.get(name, 1)
+    kind = _KINDS[id(func)] = _Kind(func, func.is_view, per_element, _PRODUCTS.get(name))
+    return kind
+
+
+def _tensors(values: Iterable[object]) -> list[Tensor]:
+    """All tensors among the arguments or results of an operation."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += _tensors(value)
+    return found

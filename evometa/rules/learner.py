@@ -18,30 +18,31 @@ from evometa.genome.genes import Choice, Gene, Value
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.native.tasks import PerceptronTasks
+from evometa.registry import MadeOf
 from evometa.rules.base import Hyper, RuleFamily, StepContext, Steps, UpdateRule
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
 from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
 
-#: The space of the schedules that were registered when it was last asked for; every genome asks.
-_SCHEDULE_SPACE: list[tuple[list[tuple[str, ScheduleFamily]], Space]] = []
+#: Spaces of learners by the identity of their family, with the family and the schedules that they are of.
+_SPACES: dict[int, tuple[RuleFamily, Space, Space]] = {}
+#: Learners by family and genes with the space they were checked by, the latest last; how many are kept.
+_LEARNERS: dict[Hashable, tuple[Space, Learner]] = {}
+_N_REMEMBERED = 2048
 
 
 def schedule_space() -> Space:
     """The gene ``schedule`` and the conditional genes of every registered schedule."""
-    registered = list(SCHEDULES)
-    if _SCHEDULE_SPACE and _SCHEDULE_SPACE[0][0] == registered:
-        return _SCHEDULE_SPACE[0][1]
-    genes: list[Gene] = [Choice("schedule", tuple(SCHEDULES.names()), note="factor on the step over time")]
-    for name, family in registered:
-        genes += [replace(gene, when={"schedule": (name,), **gene.when}) for gene in family.space]
-    _SCHEDULE_SPACE[:] = [(registered, _merged(genes))]
-    return _SCHEDULE_SPACE[0][1]
+    return _schedule_space()
 
 
 def learner_space(family: RuleFamily) -> Space:
     """All genes that shape a genome's update: the rule's own and the schedule's."""
-    return family.space.union(schedule_space())
+    schedules = schedule_space()
+    known = _SPACES.get(id(family))
+    if known is None or known[1] is not schedules:
+        known = _SPACES[id(family)] = (family, schedules, family.space.union(schedules))
+    return known[2]
 
 
 def has_weights(family: str, genes: Genes) -> bool:
@@ -58,8 +59,25 @@ class Learner:
 
     @classmethod
     def of(cls, family: str, genes: Genes) -> Learner:
-        """The learner of a genome; genes of other levels (``meta.…``) are ignored. Raises GenomeError."""
+        """The learner of a genome; genes of other levels (``meta.…``) are ignored. Raises GenomeError.
+
+        The latest are remembered: many steps of a campaign ask for those of the same genomes.
+        """
         space = learner_space(RULES[family])
+        # With the types, because 1 == 1.0 == True and not every gene permits all three.
+        key = family, tuple(genes.items()), tuple(map(type, genes.values()))
+        try:
+            known = _LEARNERS.get(key)
+        except TypeError:  # a value that cannot be hashed: a list for a subset, or one that is refused
+            return cls._checked(family, genes, space)
+        if known is None or known[0] is not space:
+            known = _LEARNERS[key] = (space, cls._checked(family, genes, space))
+            if len(_LEARNERS) > _N_REMEMBERED:
+                del _LEARNERS[next(iter(_LEARNERS))]
+        return known[1]
+
+    @classmethod
+    def _checked(cls, family: str, genes: Genes, space: Space) -> Learner:
         own = {name: value for name, value in genes.items() if name in space}
         foreign = [name for name in genes if name not in space and not name.startswith("meta.")]
         if foreign:
@@ -242,10 +260,15 @@ class Learner:
         return f"{self.rule_family.formula(genes)}\nθ ← θ + s(k)·Δ,  s(k) = {factor}"
 
 
-def _merged(genes: list[Gene]) -> Space:
+def _space_of(registered: list[tuple[str, ScheduleFamily]]) -> Space:
     """Genes of one name that several schedules share (a warm-up) become one gene active for each of them."""
-    merged: dict[str, Gene] = {}
-    for gene in genes:
+    names = tuple(name for name, _ in registered)
+    merged: dict[str, Gene] = {"schedule": Choice("schedule", names, note="factor on the step over time")}
+    for gene in (
+        replace(gene, when={"schedule": (name,), **gene.when})
+        for name, family in registered
+        for gene in family.space
+    ):
         if gene.name not in merged:
             merged[gene.name] = gene
             continue
@@ -256,3 +279,6 @@ def _merged(genes: list[Gene]) -> Space:
             first, when={"schedule": (*first.when["schedule"], *gene.when["schedule"])}
         )
     return Space(tuple(merged.values()))
+
+
+_schedule_space = MadeOf(SCHEDULES, _space_of)

@@ -24,10 +24,10 @@ def sql_value(value: object) -> SQLValue:
     if value is None or isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if isinstance(value, Integral):
+    if isinstance(value, int | Integral):  # int first: an abstract class takes its time to answer
         return int(value)
     if isinstance(value, Real):
         return sql_value(float(value))
@@ -59,27 +59,34 @@ def insert_weights(connection: sqlite3.Connection, weights: Mapping[str, bytes])
 
 def insert_genomes(connection: sqlite3.Connection, genomes: Iterable[Genome]) -> None:
     """New genomes and their lineage."""
-    for genome in genomes:
-        row = {
-            "id": genome.id,
-            "family": genome.family,
-            "name": genome.name,
-            "genes": _genes_json(genome),
-            "weights": genome.weights,
-            "germline": genome.germline,
-            "operator": genome.lineage.operator,
-            "generation": genome.lineage.generation,
-            "weights_origin": genome.lineage.weights,
-        }
-        insert(connection, "genomes", [row])
-        insert(
-            connection,
-            "parents",
-            (
-                {"genome_id": genome.id, "position": position, "parent_id": parent}
-                for position, parent in enumerate(genome.lineage.parents)
-            ),
-        )
+    genomes = list(genomes)
+    insert(
+        connection,
+        "genomes",
+        (
+            {
+                "id": genome.id,
+                "family": genome.family,
+                "name": genome.name,
+                "genes": _genes_json(genome),
+                "weights": genome.weights,
+                "germline": genome.germline,
+                "operator": genome.lineage.operator,
+                "generation": genome.lineage.generation,
+                "weights_origin": genome.lineage.weights,
+            }
+            for genome in genomes
+        ),
+    )
+    insert(
+        connection,
+        "parents",
+        (
+            {"genome_id": genome.id, "position": position, "parent_id": parent}
+            for genome in genomes
+            for position, parent in enumerate(genome.lineage.parents)
+        ),
+    )
 
 
 def insert_generation(connection: sqlite3.Connection, record: GenerationRecord) -> None:
@@ -104,27 +111,43 @@ def insert_generation(connection: sqlite3.Connection, record: GenerationRecord) 
         ),
     )
     place = {genome_id: position for position, genome_id in enumerate(record.population)}
-    for position, candidate in enumerate(record.candidates):
-        whose = {**generation, "genome_id": candidate.genome_id}
-        rank = {"position": position, "place": place.get(candidate.genome_id), "in_front": candidate.in_front}
-        insert(connection, "candidates", [{**whose, **rank}])
-        values = zip(record.objectives, candidate.values, strict=True)
-        insert(
-            connection, "objective_values", ({**whose, "objective": name, "value": v} for name, v in values)
-        )
+    insert(
+        connection,
+        "candidates",
+        (
+            {
+                **generation,
+                "genome_id": candidate.genome_id,
+                "position": position,
+                "place": place.get(candidate.genome_id),
+                "in_front": candidate.in_front,
+            }
+            for position, candidate in enumerate(record.candidates)
+        ),
+    )
+    insert(
+        connection,
+        "objective_values",
+        (
+            {**generation, "genome_id": candidate.genome_id, "objective": name, "value": value}
+            for candidate in record.candidates
+            for name, value in zip(record.objectives, candidate.values, strict=True)
+        ),
+    )
 
 
 def insert_evaluations(connection: sqlite3.Connection, evaluations: Iterable[Evaluation]) -> None:
     """Evaluations and their task results."""
-    for evaluation in evaluations:
-        row = {name: value for name, value in vars(evaluation).items() if name != "tasks"}
-        insert(connection, "evaluations", [row])
-        (number,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-        tasks = (
-            {"evaluation": number, "position": position, **vars(task)}
-            for position, task in enumerate(evaluation.tasks)
-        )
-        insert(connection, "task_results", tasks)
+    (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM evaluations").fetchone()
+    rows: list[dict[str, object]] = []
+    tasks: list[dict[str, object]] = []
+    for number, evaluation in enumerate(evaluations, last + 1):
+        own = {name: value for name, value in vars(evaluation).items() if name != "tasks"}
+        rows.append({"number": number, **own})
+        for position, task in enumerate(evaluation.tasks):
+            tasks.append({"evaluation": number, "position": position, **vars(task)})
+    insert(connection, "evaluations", rows)
+    insert(connection, "task_results", tasks)
 
 
 def insert_streams(connection: sqlite3.Connection, generation: int, streams: Mapping[str, int]) -> None:

@@ -18,6 +18,7 @@ from evometa.inner.evaluate import evaluate
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import request
 from evometa.rng import torch_generator
+from evometa.rules.cost import count_rule
 from evometa.rules.learner import Learner, learner_space
 from evometa.rules.registry import RULES
 
@@ -47,6 +48,15 @@ def test_results_come_in_the_order_of_units_whoever_computes_them() -> None:
     for unit, one, two in zip(units, alone, together, strict=True):
         assert one.unit == unit
         np.testing.assert_array_equal(losses(one), losses(two))
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_the_operations_of_a_rule_are_counted_where_that_is_asked_for(n_workers: int) -> None:
+    members = [candidate("r", "recurrent", hidden=7), candidate("m", "mlp", hidden=5)]
+    units = [EvaluationUnit((member,), WANTED, counted=member.id == "r") for member in members]
+    found = [result.value for result in Executor(CPU, n_workers).run(units)]
+    assert all(isinstance(record, UnrollRecord) for record in found)
+    assert [record.rule_counts for record in found] == [count_rule(members[0].learner), None]
 
 
 def test_a_bad_candidate_costs_its_own_row_only() -> None:

@@ -135,6 +135,18 @@ def test_weights_as_bytes_lose_nothing_and_hash_by_content(weights: dict[str, Te
     assert content_hash(weights_to_bytes(changed)) != content_hash(data)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool])
+def test_weights_are_the_bytes_that_safetensors_makes_for_pytorch(dtype: torch.dtype) -> None:
+    weights = {
+        "z": torch.ones(3, 2).to(dtype),
+        "a": torch.zeros((), dtype=dtype),
+        "e": torch.ones(0, 4).to(dtype),
+    }
+    assert weights_to_bytes(weights) == safetensors.torch.save(
+        {name: weights[name] for name in sorted(weights)}
+    )
+
+
 def test_tensors_that_share_memory_or_need_gradients_are_stored_by_value() -> None:
     base = torch.arange(12.0).reshape(3, 4).requires_grad_()
     weights = {"all": base, "twin": base, "column": base[:, 1], "row": base[0]}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evometa.inner.cohort import Candidate, Cohort, by_structure
-from evometa.inner.evaluate import evaluate, split_by_candidate
+from evometa.inner.evaluate import evaluate
 from evometa.inner.record import Status
 from evometa.inner.task_set import prepare, request
 from evometa.inner.unroll import unroll
@@ -75,9 +75,6 @@ def test_final_losses_average_the_last_window_and_steps_are_counted() -> None:
     np.testing.assert_allclose(record.final_losses, record.losses[..., -10:].mean(-1))
     assert record.n_inner_steps == 2 * 2 * 15
     assert np.isfinite(record.valid_losses).all()
-    first, second = split_by_candidate(record)
-    np.testing.assert_array_equal(first.losses[0], record.losses[0])
-    np.testing.assert_array_equal(second.losses[0], record.losses[1])
 
 
 def test_equal_requests_give_equal_tasks_and_different_seeds_different_ones(

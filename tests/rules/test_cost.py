@@ -8,8 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from evometa.rules import Cost, Learner, measure_cost
-from evometa.rules.cost import REFERENCE_LAYOUT, OperationCounter
+from evometa.genome.genes import Value
+from evometa.rng import numpy_generator, torch_generator
+from evometa.rules import RULES, Cost, Learner, measure_cost
+from evometa.rules.base import StepContext
+from evometa.rules.cost import (
+    REFERENCE_LAYOUT,
+    OperationCounter,
+    count_rule,
+    is_counted,
+    note_counts,
+    state_floats_per_param,
+)
+from evometa.rules.learner import learner_space
+from evometa.trees import count
 
 A = torch.ones(4, 5)
 B = torch.ones(5, 6)
@@ -75,3 +87,50 @@ def test_cost_belongs_to_the_structure() -> None:
     other = Learner.of("adam", {"lr": 0.5, "eps": 1e-3})
     assert measure_cost(one) is measure_cost(other)
     assert isinstance(measure_cost(one), Cost)
+
+
+@pytest.mark.parametrize("family", RULES.built_in)
+@pytest.mark.parametrize("number", range(3))
+def test_the_parts_of_a_learner_cost_what_its_whole_update_costs(family: str, number: int) -> None:
+    genes = learner_space(RULES[family]).sample(numpy_generator(number, "genes", family))
+    learner = Learner.of(family, genes)
+    generator = torch_generator(0, "weights")
+    weights = learner.init_weights(generator)
+    params, grads = torch.randn((2, 1, N), generator=generator)
+    hyper = {name: torch.tensor(value) for name, value in learner.hyper.items()}
+    context = StepContext(REFERENCE_LAYOUT, torch.tensor(1.0), torch.tensor(100.0), torch.ones(1))
+    with torch.no_grad():
+        state = learner.init_state(weights, params, REFERENCE_LAYOUT)
+        with OperationCounter() as counter:
+            learner.update(weights, hyper, state, grads, params, context)
+    whole = Cost(count(state) / N, counter.n_operations / N, count(weights), counter.n_written / N)
+    assert measure_cost(learner) == whole
+    assert state_floats_per_param(learner) == whole.state_floats_per_param
+
+
+@pytest.mark.parametrize(
+    ("family", "genes"),
+    [
+        ("recurrent", {"hidden": 5}),
+        ("recurrent", {"cell": "gru"}),
+        ("recurrent", {"features": ("log_sign", "average_0.9")}),
+        ("mlp", {"layers": 3}),
+        ("mlp", {"shared_features": ("time", "progress")}),
+        ("mlp", {"nominal": "adam"}),
+        ("mlp", {"schedule": "recurrent"}),
+    ],
+)
+def test_genes_of_the_structure_tell_costs_apart(family: str, genes: dict[str, Value]) -> None:
+    plain, other = Learner.of(family, {"lr": 0.1}), Learner.of(family, {"lr": 0.2, **genes})
+    assert measure_cost(plain) == measure_cost(Learner.of(family, {"lr": 0.3}))
+    assert measure_cost(plain).flops_per_param != measure_cost(other).flops_per_param
+
+
+def test_what_another_process_counted_is_taken_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evometa.rules.cost._COUNTED", {})  # what is noted here is wrong on purpose
+    counted = count_rule(Learner.of("recurrent", {"hidden": 9}))
+    learner = Learner.of("recurrent", {"hidden": 31, "schedule": "cosine"})
+    assert not is_counted(learner)
+    note_counts(learner, counted)
+    assert is_counted(Learner.of("recurrent", {"hidden": 31, "schedule": "recurrent", "lr": 0.3}))
+    assert measure_cost(learner).n_weights == counted.weights

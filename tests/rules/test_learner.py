@@ -98,6 +98,15 @@ def test_genes_of_other_levels_are_ignored_and_foreign_ones_refused() -> None:
         Learner.of("adm", {})
 
 
+def test_a_learner_that_is_remembered_lets_no_other_value_pass() -> None:
+    learner = Learner.of("recurrent", {"layers": 1, "features": ("log_sign", "gradient")})
+    assert Learner.of("recurrent", {"layers": 1.0, "features": ["log_sign", "gradient"]}) == learner
+    with pytest.raises(GenomeError, match="'layers': got True"):
+        Learner.of("recurrent", {"layers": True, "features": ("log_sign", "gradient")})
+    with pytest.raises(GenomeError, match="'features': got"):
+        Learner.of("recurrent", {"layers": 1, "features": [["log_sign"]]})
+
+
 def test_shared_schedule_genes_are_one_gene() -> None:
     space = schedule_space()
     assert set(space["schedule.warmup"].when["schedule"]) == {"warmup_cosine", "warmup_stable_decay"}
