@@ -7,6 +7,7 @@ print a traceback, and one whose driver was killed would compute on for nobody.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import threading
@@ -47,6 +48,16 @@ def die_with(driver: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="driver watch", daemon=True).start()
+
+
+@lru_cache(maxsize=1)
+def settle() -> None:
+    """Leave what is imported by now out of garbage collection.
+
+    loky's workers collect garbage once a second; going through PyTorch's objects takes a twelfth of it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @lru_cache

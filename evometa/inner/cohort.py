@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from evometa.genome.genes import Value
 from evometa.rules.learner import Learner
-from evometa.trees import Tree, stack, take, tree_map
+from evometa.trees import Tree, from_arrays, stack, take, to_arrays, tree_map
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class Candidate:
     family: str
     genes: Mapping[str, Value]
     weights: Mapping[str, Tensor]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling, with arrays for tensors: every unit of work and its result carry candidates."""
+        return {**self.__dict__, "weights": to_arrays(self.weights)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`__getstate__`."""
+        self.__dict__.update(state, weights=from_arrays(state["weights"]))
 
     @property
     def learner(self) -> Learner:

@@ -95,7 +95,12 @@ def free_gpu_bytes(device: torch.device) -> int:
 
 
 def cut(n_candidates: int, most: int) -> list[range]:
-    """Candidates 0 … n − 1 as the fewest chunks of at most ``most``, whose sizes differ by one at most."""
+    """Candidates 0 … n − 1 in chunks of at most ``most``, whose sizes differ by one at most.
+
+    They are the fewest, but of three and more a multiple of four: two or four workers then get equally many.
+    """
     n_chunks = -(-n_candidates // most)
+    if n_chunks > 2:
+        n_chunks = min(-(-n_chunks // 4) * 4, n_candidates)
     ends = [n_candidates * chunk // n_chunks for chunk in range(n_chunks + 1)]
     return [range(start, end) for start, end in pairwise(ends)]

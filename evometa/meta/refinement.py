@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from evometa.meta.base import MetaProblem, TaskStream
 from evometa.meta.genes import whole
 from evometa.meta.meta_optimizer import MetaOptimizer
 from evometa.meta.registry import ESTIMATORS, meta_genes
-from evometa.trees import Tree
+from evometa.trees import Tree, from_arrays, to_arrays
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Refinement:
     n_skipped: list[int]
     meta_losses: list[list[float]] = field(default_factory=list)
     ways: frozenset[str] = frozenset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling, with arrays for tensors."""
+        return {**self.__dict__, "weights": [to_arrays(tree) for tree in self.weights]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`__getstate__`."""
+        self.__dict__.update(state, weights=[from_arrays(tree) for tree in state["weights"]])
 
 
 def refine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from evometa.inner.cohort import Candidate
 from evometa.inner.evaluate import evaluate
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import request
+from evometa.meta import Refinement
 from evometa.rng import torch_generator
 from evometa.rules.cost import count_rule
 from evometa.rules.learner import Learner, learner_space
@@ -35,6 +37,26 @@ def candidate(identity: str, family: str, **genes: object) -> Candidate:
 def losses(result: UnitResult) -> np.ndarray:
     assert isinstance(result.value, UnrollRecord)
     return result.value.losses
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_travels_to_workers_and_back_is_hardly_larger_than_its_weights(dtype: torch.dtype) -> None:
+    one = candidate("c", "recurrent")
+    weights = {name: value.to(dtype).requires_grad_() for name, value in one.weights.items()}
+    sent = replace(one, weights=weights)
+    got = pickle.loads(pickle.dumps(sent))
+    assert (got.id, got.family, dict(got.genes)) == (sent.id, sent.family, dict(sent.genes))
+    back = pickle.loads(pickle.dumps(Refinement([dict(weights), {}], 3, [0, 1])))
+    assert (back.n_inner_steps, back.n_skipped, back.weights[1]) == (3, [0, 1], {})
+    for found in (got.weights, back.weights[0]):
+        assert list(found) == list(weights)
+        for name, value in weights.items():
+            assert found[name].dtype == dtype
+            assert torch.equal(found[name], value)
+            found[name].add_(1)  # it is memory of its own, and may be written
+    n_bytes = sum(value.nbytes for value in weights.values())
+    if dtype != torch.bfloat16:  # which NumPy lacks
+        assert len(pickle.dumps(sent)) < n_bytes + 4000
 
 
 def test_results_come_in_the_order_of_units_whoever_computes_them() -> None:
