@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 Tree = dict[str, Tensor]
-#: A tree whose tensors are arrays, but for types that NumPy lacks.
-Arrays = dict[str, "npt.NDArray[Any] | Tensor"]
+#: Types, shapes and the numbers' bytes.
+Packed = dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]
 
 
 def tree_map(function: Callable[[Tensor], Tensor], tree: Mapping[str, Tensor]) -> Tree:
@@ -19,24 +17,24 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Mapping[str, Tensor]) -
     return {name: function(value) for name, value in tree.items()}
 
 
-def to_arrays(tree: Mapping[str, Tensor]) -> Arrays:
-    """The tree as it travels between processes: pickling a small tensor takes PyTorch a millisecond."""
-    return {name: _to_array(value.detach().cpu()) for name, value in tree.items()}
+def packed(tree: Mapping[str, Tensor]) -> Packed:
+    """The tree as it travels between processes: pickling a tensor takes PyTorch half a millisecond."""
+    return {name: (value.dtype, tuple(value.shape), _bytes(value)) for name, value in tree.items()}
 
 
-def from_arrays(arrays: Arrays) -> Tree:
-    """The inverse of :func:`to_arrays`, on the CPU; memory may be shared."""
+def unpacked(data: Packed) -> Tree:
+    """The inverse of :func:`packed`, on the CPU."""
     return {
-        name: value if isinstance(value, Tensor) else torch.from_numpy(value)
-        for name, value in arrays.items()
+        name: torch.frombuffer(bytearray(raw), dtype=dtype).reshape(shape)
+        if raw
+        else torch.empty(shape, dtype=dtype)
+        for name, (dtype, shape, raw) in data.items()
     }
 
 
-def _to_array(value: Tensor) -> npt.NDArray[Any] | Tensor:
-    try:
-        return value.numpy()
-    except TypeError:  # such as bfloat16
-        return value
+def _bytes(value: Tensor) -> bytes:
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def stack(trees: Sequence[Mapping[str, Tensor]]) -> Tree:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evometa.genome.genes import Value
 from evometa.rules.learner import Learner
-from evometa.trees import Tree, from_arrays, stack, take, to_arrays, tree_map
+from evometa.trees import Tree, packed, stack, take, tree_map, unpacked
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Candidate:
     weights: Mapping[str, Tensor]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling, with arrays for tensors: every unit of work and its result carry candidates."""
-        return {**self.__dict__, "weights": to_arrays(self.weights)}
+        """For pickling, with plain data for tensors: every unit of work and its result carry candidates."""
+        return {**self.__dict__, "weights": packed(self.weights)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`__getstate__`."""
-        self.__dict__.update(state, weights=from_arrays(state["weights"]))
+        self.__dict__.update(state, weights=unpacked(state["weights"]))
 
     @property
     def learner(self) -> Learner:

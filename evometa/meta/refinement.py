@@ -13,7 +13,7 @@ from evometa.meta.base import MetaProblem, TaskStream
 from evometa.meta.genes import whole
 from evometa.meta.meta_optimizer import MetaOptimizer
 from evometa.meta.registry import ESTIMATORS, meta_genes
-from evometa.trees import Tree, from_arrays, to_arrays
+from evometa.trees import Tree, packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Refinement:
     ways: frozenset[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling, with arrays for tensors."""
-        return {**self.__dict__, "weights": [to_arrays(tree) for tree in self.weights]}
+        """For pickling, with plain data for tensors."""
+        return {**self.__dict__, "weights": [packed(tree) for tree in self.weights]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`__getstate__`."""
-        self.__dict__.update(state, weights=[from_arrays(tree) for tree in state["weights"]])
+        self.__dict__.update(state, weights=[unpacked(tree) for tree in state["weights"]])
 
 
 def refine(

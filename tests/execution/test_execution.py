@@ -55,8 +55,7 @@ def test_what_travels_to_workers_and_back_is_hardly_larger_than_its_weights(dtyp
             assert torch.equal(found[name], value)
             found[name].add_(1)  # it is memory of its own, and may be written
     n_bytes = sum(value.nbytes for value in weights.values())
-    if dtype != torch.bfloat16:  # which NumPy lacks
-        assert len(pickle.dumps(sent)) < n_bytes + 4000
+    assert len(pickle.dumps(sent)) < n_bytes + 4000
 
 
 def test_results_come_in_the_order_of_units_whoever_computes_them() -> None:
