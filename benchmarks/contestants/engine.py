@@ -7,11 +7,10 @@ from itertools import count
 import torch
 
 from benchmarks.workload import SEED, Workload
+from evometa.campaign.fitness import evaluation_units
 from evometa.campaign.lifetime import WeightBank, refine
-from evometa.execution import EvaluationUnit, Executor, Unit, pick_workers
+from evometa.execution import Executor, pick_workers
 from evometa.genome.genome import Genome
-from evometa.inner.cohort import by_structure
-from evometa.inner.evaluate import chunks
 from evometa.inner.record import Status
 
 
@@ -30,7 +29,7 @@ class Engine:
         self.executor = Executor(device, pick_workers(self.n_workers, device))
         self.seeds = count(SEED)
         if workload.mode == "forward":
-            self.units = evaluation_units(workload, device)
+            self.units = evaluation_units(workload.candidates, workload.request(), self.executor)
         else:
             self.bank = WeightBank()
             self.genomes = [
@@ -69,14 +68,3 @@ class EngineOnOneWorker(Engine):
     """The same in this process alone."""
 
     n_workers = 1
-
-
-def evaluation_units(workload: Workload, device: torch.device) -> list[Unit]:
-    """The units of a generation's evaluation, learned rules first, as a campaign cuts them."""
-    candidates, wanted = workload.candidates, workload.request()
-    units = [
-        EvaluationUnit(tuple(candidates[group[i]] for i in chunk), wanted)
-        for group in by_structure(candidates).values()
-        for chunk in chunks([candidates[index] for index in group], wanted, device)
-    ]
-    return sorted(units, key=lambda unit: not unit.candidates[0].weights)

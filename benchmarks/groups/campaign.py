@@ -71,10 +71,10 @@ class Share:
 
 
 def settings(*, quick: bool) -> CampaignConfig:
-    """Digits, T = 4, K = 100; learned rules make four meta-updates."""
+    """Digits, T = 8, K = 100; learned rules make four meta-updates."""
     population, generations = (4, 2) if quick else (256, 50)
     source = TaskSource(
-        "digits", n_tasks=4, horizon=4 if quick else 100, options={"tasks_per_architecture": 2}
+        "digits", n_tasks=8, horizon=4 if quick else 100, options={"tasks_per_architecture": 2}
     )
     return CampaignConfig(
         name="clock",

@@ -19,6 +19,7 @@ from evometa.objectives import Objective, Outcomes, ratios
 from evometa.rules.cost import Cost, is_counted, measure_cost, note_counts
 from evometa.rules.learner import Learner
 from evometa.store.records import TaskResult
+from evometa.trees import count
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def evaluate_all(
     merged: dict[str, Evaluated] = {candidate.id: Evaluated((), 0, "") for candidate in candidates}
     for common in tasks:
         reference = _reference(common, executor)
-        units = _units(candidates, common.wanted, executor)
+        units = evaluation_units(candidates, common.wanted, executor)
         for result in executor.run(units, progress):
             seconds += result.seconds
             if isinstance(result.value, UnrollRecord) and result.value.rule_counts is not None:
@@ -89,8 +90,13 @@ def trial_runs(common: CommonTasks, executor: Executor) -> tuple[TaskResult, ...
     return _rows(record, record)[0]
 
 
-def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor) -> list[EvaluationUnit]:
-    """Whoever is the first to train a structure counts its operations too: the driver would do it alone."""
+def evaluation_units(
+    candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor
+) -> list[EvaluationUnit]:
+    """The work of training ``candidates`` on ``wanted``, candidates of equal structure together.
+
+    Whoever is the first to train a structure counts its operations too: the driver would do it alone.
+    """
     units = []
     for group in by_structure(candidates).values():
         members = [candidates[index] for index in group]
@@ -98,8 +104,9 @@ def _units(candidates: Sequence[Candidate], wanted: TaskRequest, executor: Execu
         for chunk in chunks(members, wanted, executor.device, max_bytes=executor.max_bytes):
             units.append(EvaluationUnit(tuple(members[i] for i in chunk), wanted, counted))
             counted = False
-    # Learned rules take longest: started first, so that no worker is left with one at the end.
-    return sorted(units, key=lambda unit: not unit.candidates[0].weights)
+    # The longest first, so that no worker is left with one at the end: a network's update takes about a
+    # multiply-add for each of its weights.
+    return sorted(units, key=lambda unit: -len(unit.candidates) * count(unit.candidates[0].weights))
 
 
 def _reference(common: CommonTasks, executor: Executor) -> UnrollRecord:

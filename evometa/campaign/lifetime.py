@@ -22,7 +22,7 @@ from evometa.meta.replay import PLAIN
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner, has_weights
 from evometa.store import JournalEntry
-from evometa.trees import Tree, all_finite
+from evometa.trees import Tree, all_finite, count
 
 
 @dataclass
@@ -145,7 +145,8 @@ def _units(
 ) -> list[RefinementUnit]:
     """Genomes of equal structure, estimator and meta-structure together, cut into chunks.
 
-    The longest come first, so that no worker is left with one at the end.
+    The longest come first, so that no worker is left with one at the end. An update of a network takes about
+    a multiply-add for each of its weights.
     """
     candidates = [candidate_of(genome, bank) for genome in genomes]
     units: list[tuple[int, RefinementUnit]] = []
@@ -161,6 +162,7 @@ def _units(
             genes = meta_genes(group[0].genes)
             footprint = ESTIMATORS[str(genes["meta.estimator"])].footprint(genes)
             updates = whole(genes, "meta.steps") * whole(genes, "meta.truncation") * footprint.n_trainings
+            work = updates * count(group[0].weights)
             cut = chunks(
                 group,
                 sample,
@@ -171,7 +173,7 @@ def _units(
             )
             for chunk in cut:
                 unit = RefinementUnit(tuple(group[i] for i in chunk), tuple(streams))
-                units.append((updates * len(chunk), unit))
+                units.append((work * len(chunk), unit))
     return [unit for _, unit in sorted(units, key=lambda pair: -pair[0])]
 
 
