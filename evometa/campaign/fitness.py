@@ -1,23 +1,20 @@
-"""From candidates to objective values: evaluate on common tasks, compare with tuned Adam, pool, reduce."""
+"""From candidates to their runs on common tasks, compared with tuned Adam's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from evometa.errors import TaskError
 from evometa.execution import EvaluationUnit, Executor, UnitResult
-from evometa.genome.genome import Genome
 from evometa.inner.cohort import Candidate, by_structure
 from evometa.inner.evaluate import chunks
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
-from evometa.objectives import Objective, Outcomes, ratios
-from evometa.rules.cost import Cost, is_counted, measure_cost, note_counts
-from evometa.rules.learner import Learner
+from evometa.objectives import ratios
+from evometa.rules.cost import is_counted, note_counts
 from evometa.store.records import TaskResult
 from evometa.trees import count
 
@@ -165,33 +162,3 @@ def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, .
         family=reference.family,
     )
     return _rows(lost, reference)[0]
-
-
-def outcomes(rows: Sequence[TaskResult], cost: Cost) -> Outcomes:
-    """The pooled runs of one genome."""
-
-    def column(name: str) -> npt.NDArray[np.float64]:
-        return np.array([getattr(row, name) for row in rows], dtype=np.float64)
-
-    return Outcomes(
-        status=np.array([row.status for row in rows]),
-        initial_loss=column("initial_loss"),
-        final_loss=column("final_loss"),
-        valid_loss=column("valid_loss"),
-        reference_loss=column("reference_loss"),
-        final_ratio=column("final_ratio"),
-        anytime_ratio=column("anytime_ratio"),
-        cost=cost,
-    )
-
-
-def objective_values(
-    genomes: Sequence[Genome], rows: Mapping[str, Sequence[TaskResult]], objectives: Sequence[Objective]
-) -> npt.NDArray[np.float64]:
-    """Finite values ``(n, M)`` of ``genomes`` from the task runs ``rows`` of each."""
-    values = np.empty((len(genomes), len(objectives)))
-    for i, genome in enumerate(genomes):
-        cost = measure_cost(Learner.of(genome.family, genome.genes))
-        pooled = outcomes(rows[genome.id], cost)
-        values[i] = [objective(pooled) for objective in objectives]
-    return values

@@ -11,7 +11,7 @@ import numpy as np
 
 from evometa.campaign.baselines import tuned_baselines, with_tuned_rates
 from evometa.campaign.events import GenerationSummary, Listener, ObjectiveSummary, Silent
-from evometa.campaign.fitness import CommonTasks, Evaluated, evaluate_all, objective_values
+from evometa.campaign.fitness import CommonTasks, Evaluated, evaluate_all
 from evometa.campaign.gradients import settle_gradients
 from evometa.campaign.ingredients import Ingredients
 from evometa.campaign.lifetime import (
@@ -32,6 +32,7 @@ from evometa.campaign.persistence import (
     restore,
 )
 from evometa.campaign.precision import precision_entry
+from evometa.campaign.runs import Runs, objective_values
 from evometa.config import CampaignConfig
 from evometa.errors import GenomeError
 from evometa.evolution.front import bounds, hypervolume, non_dominated
@@ -166,14 +167,18 @@ class Campaign:
             candidates, tasks, self.executor, self.listener.unit
         )
         book.inner_steps["evaluation"] = sum(found.n_inner_steps for found in evaluated.values())
-        rows = {genome.id: before.rows.get(genome.id, ()) + evaluated[genome.id].rows for genome in genomes}
-        values = objective_values(genomes, rows, self.objectives)
+        new = {identity: Runs.of(found.rows) for identity, found in evaluated.items()}
+        runs = {
+            name: Runs.joined((before.runs[name], own)) if name in before.runs else own
+            for name, own in new.items()
+        }
+        values = objective_values(genomes, runs, self.objectives)
         kept = survivors(values, self.config.evolution.population)
         front = [kept[index] for index in non_dominated(values[kept])]
         ideal, reference = bounds(self.objectives, values)
         reference = reference if before.reference is None else before.reference
         volume = hypervolume(values[front], self.objectives, ideal, reference)
-        return Judged(genomes, values, kept, front, evaluated, rows, reference, volume)
+        return Judged(genomes, values, kept, front, evaluated, runs, reference, volume)
 
     def _compare_precisions(self, judged: Judged, before: Living, book: Bookkeeping) -> None:
         """Note whether the precision of this campaign ranks its first genomes as float32 does."""
@@ -198,7 +203,7 @@ class Campaign:
             generation=generation,
             population=population,
             values=judged.values[judged.kept],
-            rows={genome.id: judged.rows[genome.id] for genome in population},
+            runs={genome.id: judged.runs[genome.id] for genome in population},
             bank=before.bank,
             reference=judged.reference,
             baselines=before.baselines,

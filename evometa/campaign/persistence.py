@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from evometa.campaign.fitness import Evaluated
 from evometa.campaign.lifetime import WeightBank
+from evometa.campaign.runs import Runs
 from evometa.config import CampaignConfig
 from evometa.genome.genome import BASELINE, Genome, Lineage
 from evometa.inner.record import Status
@@ -21,7 +22,6 @@ from evometa.store import (
     Evaluation,
     GenerationRecord,
     Purpose,
-    TaskResult,
     Timing,
 )
 from evometa.tasks.base import Split
@@ -37,7 +37,7 @@ class Living:
         generation: index of the generation that left it; −1 before the first.
         population: the survivors.
         values: their objective values ``(n, M)``.
-        rows: per survivor, every task run of its fitness evaluations so far.
+        runs: per survivor, every task run of its fitness evaluations so far.
         bank: their weights.
         reference: the hypervolume's reference point ``(M,)``, fixed by generation 0; None before.
         baselines: per task source, the tuned hand-designed rules by name; [] before generation 0.
@@ -46,7 +46,7 @@ class Living:
     generation: int
     population: list[Genome]
     values: FloatArray
-    rows: dict[str, tuple[TaskResult, ...]]
+    runs: dict[str, Runs]
     bank: WeightBank
     reference: FloatArray | None
     baselines: list[dict[str, TunedBaseline]]
@@ -71,7 +71,7 @@ class Judged:
         kept: indices of the survivors.
         front: indices of the survivors that none of the survivors dominates.
         evaluated: this generation's evaluations by genome id.
-        rows: per genome, every task run of its fitness evaluations so far.
+        runs: per genome, every task run of its fitness evaluations so far.
         reference: the hypervolume's reference point ``(M,)``.
         hypervolume: of the front.
     """
@@ -81,7 +81,7 @@ class Judged:
     kept: list[int]
     front: list[int]
     evaluated: Mapping[str, Evaluated]
-    rows: dict[str, tuple[TaskResult, ...]]
+    runs: dict[str, Runs]
     reference: FloatArray
     hypervolume: float
 
@@ -98,14 +98,14 @@ def restore(store: CampaignStore, config: CampaignConfig) -> Living:
     for genome in population:
         for name in {genome.weights, genome.germline} - {None}:
             bank.blobs[str(name)] = store.weights_bytes(str(name))
-    rows: dict[str, tuple[TaskResult, ...]] = {genome.id: () for genome in population}
-    for evaluation in store.evaluations(genome_ids=list(rows), purpose="fitness"):
-        rows[evaluation.genome_id] += evaluation.tasks
+    runs: dict[str, list[Runs]] = {genome.id: [] for genome in population}
+    for evaluation in store.evaluations(genome_ids=list(runs), purpose="fitness"):
+        runs[evaluation.genome_id].append(Runs.of(evaluation.tasks))
     return Living(
         generation=last,
         population=population,
         values=np.array([[values[genome.id][name] for name in names] for genome in population]),
-        rows=rows,
+        runs={name: Runs.joined(parts) for name, parts in runs.items()},
         bank=bank,
         reference=np.array(store.generation(0).reference_point),
         baselines=_stored_baselines(store, len(config.tasks)),

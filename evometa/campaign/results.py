@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evometa.campaign.fitness import objective_values
+from evometa.campaign.runs import Runs, objective_values
 from evometa.config import CampaignConfig, config_from_json
 from evometa.errors import StoreError, unknown
 from evometa.evolution.front import knee, non_dominated
@@ -17,7 +17,7 @@ from evometa.genome.codec import weights_from_bytes
 from evometa.genome.genome import BASELINE, Genome
 from evometa.inner.cohort import Candidate
 from evometa.objectives import Objective, find_objective
-from evometa.store import CampaignStore, Purpose, TaskResult
+from evometa.store import CampaignStore, Purpose
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -124,10 +124,8 @@ def read_baselines(store: CampaignStore) -> list[BaselineValues]:
         ids = [f"{BASELINE}-{rule}-{number}" for number in range(len(lrs))]
         genome = store.genome(ids[0])
 
-        def of(
-            rows: dict[str, list[TaskResult]], ids: list[str] = ids, genome: Genome = genome
-        ) -> FloatArray:
-            pooled = {genome.id: [row for identity in ids for row in rows[identity]]}
+        def of(runs: dict[str, Runs], ids: list[str] = ids, genome: Genome = genome) -> FloatArray:
+            pooled = {genome.id: Runs.joined(runs[identity] for identity in ids)}
             return np.asarray(objective_values([genome], pooled, objectives)[0])
 
         found.append(BaselineValues(rule, of(final), of(report), tuple(lrs)))
@@ -140,9 +138,10 @@ def _values(
     return objective_values(genomes, _pooled(store, purpose), objectives)
 
 
-def _pooled(store: CampaignStore, purpose: Purpose) -> dict[str, list[TaskResult]]:
+def _pooled(store: CampaignStore, purpose: Purpose) -> dict[str, Runs]:
     """Task runs by genome of every evaluation made for ``purpose``."""
-    rows: dict[str, list[TaskResult]] = defaultdict(list)
+    parts: dict[str, list[Runs]] = defaultdict(list)
     for evaluation in store.evaluations(purpose=purpose):
-        rows[evaluation.genome_id] += evaluation.tasks
-    return rows
+        parts[evaluation.genome_id].append(Runs.of(evaluation.tasks))
+    runs = {name: Runs.joined(own) for name, own in parts.items()}
+    return defaultdict(lambda: Runs.of(()), runs)

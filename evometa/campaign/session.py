@@ -11,10 +11,11 @@ import torch
 
 from evometa import native
 from evometa.campaign.events import Listener, Silent
-from evometa.campaign.fitness import CommonTasks, outcomes, trial_runs
+from evometa.campaign.fitness import CommonTasks, trial_runs
 from evometa.campaign.ingredients import Ingredients, blamed_on
 from evometa.campaign.loop import Campaign
 from evometa.campaign.results import campaign_config
+from evometa.campaign.runs import Runs
 from evometa.config import CampaignConfig, config_to_json
 from evometa.errors import ConfigError, EvometaError
 from evometa.execution import Executor, pick_devices, pick_max_bytes, pick_workers
@@ -108,7 +109,7 @@ def check(config: CampaignConfig, executor: Executor) -> None:
             runs = [run for one in wanted for run in trial_runs(CommonTasks(one, reference), executor)]
         with blamed_on(f"objectives.use on tasks.{number} ({source.use})"):
             for objective in objectives:
-                objective.strict(outcomes(runs, cost))
+                objective.strict(Runs.of(runs).outcomes(cost))
 
 
 def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) -> CampaignStore:

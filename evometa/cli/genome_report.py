@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from evometa.campaign.fitness import objective_values
 from evometa.campaign.results import campaign_objectives
+from evometa.campaign.runs import Runs, objective_values
 from evometa.cli.output import Column, Fact, Listing, Report, Section
 from evometa.evolution.search_space import full_space
 from evometa.genome.genome import Genome
@@ -79,10 +79,10 @@ def _values(store: CampaignStore, genome: Genome) -> Listing:
         by_purpose.setdefault((evaluation.purpose, evaluation.split), []).append(evaluation)
     rows: list[dict[str, object]] = []
     for (purpose, split), evaluations in by_purpose.items():
-        pooled = {genome.id: [row for evaluation in evaluations for row in evaluation.tasks]}
-        (values,) = objective_values([genome], pooled, objectives)
+        pooled = Runs.of([row for evaluation in evaluations for row in evaluation.tasks])
+        (values,) = objective_values([genome], {genome.id: pooled}, objectives)
         named = {o.name: float(value) for o, value in zip(objectives, values, strict=True)}
-        rows.append({"purpose": purpose, "split": split, "runs": len(pooled[genome.id]), **named})
+        rows.append({"purpose": purpose, "split": split, "runs": len(pooled.status), **named})
     columns = [
         Column("purpose"),
         Column("split"),

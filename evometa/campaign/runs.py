@@ -1,0 +1,65 @@
+"""A genome's task runs as columns, which grow by an array a generation and not by thousands of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from evometa.genome.genome import Genome
+from evometa.objectives import Objective, Outcomes
+from evometa.rules.cost import Cost, measure_cost
+from evometa.rules.learner import Learner
+from evometa.store.records import TaskResult
+
+_NUMBERS = ("initial_loss", "final_loss", "valid_loss", "reference_loss", "final_ratio", "anytime_ratio")
+_numbers_of = attrgetter(*_NUMBERS)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Task runs of one genome.
+
+    Attributes:
+        status: how each ended ``(n,)``.
+        numbers: their losses and ratios, in the order of ``_NUMBERS`` ``(n, 6)``.
+    """
+
+    status: npt.NDArray[np.str_]
+    numbers: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: Sequence[TaskResult]) -> Self:
+        """Those that ``rows`` record."""
+        numbers = np.array([_numbers_of(row) for row in rows], dtype=np.float64)
+        return cls(np.array([row.status for row in rows], dtype=np.str_), numbers.reshape(-1, len(_NUMBERS)))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Runs]) -> Self:
+        """All of ``parts``, of which there is one at least, in their order."""
+        parts = tuple(parts)
+        if len(parts) == 1:
+            return cls(parts[0].status, parts[0].numbers)
+        return cls(
+            np.concatenate([part.status for part in parts]), np.concatenate([part.numbers for part in parts])
+        )
+
+    def outcomes(self, cost: Cost) -> Outcomes:
+        """What objectives are told of them."""
+        columns = dict(zip(_NUMBERS, np.ascontiguousarray(self.numbers.T), strict=True))
+        return Outcomes(status=self.status, cost=cost, **columns)
+
+
+def objective_values(
+    genomes: Sequence[Genome], runs: Mapping[str, Runs], objectives: Sequence[Objective]
+) -> npt.NDArray[np.float64]:
+    """Finite values ``(n, M)`` of ``genomes`` from the task runs of each, which are pooled."""
+    values = np.empty((len(genomes), len(objectives)))
+    for i, genome in enumerate(genomes):
+        pooled = runs[genome.id].outcomes(measure_cost(Learner.of(genome.family, genome.genes)))
+        values[i] = [objective(pooled) for objective in objectives]
+    return values
