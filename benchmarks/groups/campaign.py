@@ -1,8 +1,8 @@
 """The share of a campaign's wall-clock that is not inner training, at P = 256 and G = 50.
 
 A campaign is run as a user runs it; whatever passes outside the executor's runs (variation, ranking, store,
-the figure drawn in the end) is not inner training. Nor is counting the operations of every new structure, which
-workers do inside those runs: it is timed once more afterwards, and a worker's share of that is added.
+the figure drawn in the end) is not inner training. Nor is counting the operations of every new structure,
+which workers do inside those runs: it is timed once more afterwards, and a worker's share of that is added.
 """
 
 from __future__ import annotations
