@@ -7,8 +7,10 @@ and each replay is a single launch. Nothing in it may wait for the GPU's answer.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -61,18 +63,15 @@ class CudaGraphs:
             before.wait_stream(self._stream)
 
     def rehearse(self, function: Callable[[], None]) -> None:
-        mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with _waiting_is_an_error():
             self.warm_up(function)
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         present = torch.cuda.current_stream(self._device)
         # The middle one puts the present stream back, which a recording that fails does not.
         with (
+            _nothing_collected(),
             torch.cuda.device(self._device),
             torch.cuda.stream(present),
             torch.cuda.graph(graph, stream=self._stream),
@@ -81,33 +80,60 @@ class CudaGraphs:
         return graph.replay
 
 
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No garbage collection: it may find another graph, whose end would be the end of the recording too."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class Replayed:
     """A function on static tensors; each call has its effect once. From the fourth on it is a replay.
 
-    What cannot be recorded is called as it is, with one warning. It may raise whatever the function does.
+    It is given with every call and not kept, so that nobody who has it recorded is held by it. What cannot be
+    recorded is called as it is, with one warning. It may raise whatever the function does.
     """
 
-    def __init__(self, function: Callable[[], None], recorder: Recorder) -> None:
-        self._function = function
+    def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._n_calls = 0
+        self._can_be_recorded = True
         self._replay: Callable[[], None] | None = None
 
-    def __call__(self) -> None:
+    def __call__(self, function: Callable[[], None]) -> None:
         if self._replay is not None:
             self._replay()
         elif self._n_calls < WARM_UP_STEPS:
-            self._recorder.warm_up(self._function)
+            self._recorder.warm_up(function)
+        elif self._can_be_recorded:
+            self._rehearse_and_record(function)
         else:
-            self._replay = self._rehearsed_and_recorded()
+            function()
         self._n_calls += 1
 
-    def _rehearsed_and_recorded(self) -> Callable[[], None]:
+    def _rehearse_and_record(self, function: Callable[[], None]) -> None:
         rehearsed = False
         try:
-            self._recorder.rehearse(self._function)
+            self._recorder.rehearse(function)
             rehearsed = True
-            return self._recorder.record(self._function)
+            self._replay = self._recorder.record(function)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -117,9 +143,9 @@ class Replayed:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        if not rehearsed:
-            self._function()
-        return self._function
+            self._can_be_recorded = False
+            if not rehearsed:
+                function()
 
 
 class StaticLoop:
@@ -146,13 +172,13 @@ class StaticLoop:
         losses, params, state = self._step(self.params, self._state, rows, count)
         self._history.index_copy_(0, self._position, losses.unsqueeze(0))
         names = list(self._state)
-        _overwrite(
+        overwrite(
             [self.params, *(self._state[name] for name in names)], [params, *(state[name] for name in names)]
         )
         self._position.add_(1)
 
 
-def _overwrite(buffers: list[Tensor], values: list[Tensor]) -> None:
+def overwrite(buffers: list[Tensor], values: list[Tensor]) -> None:
     """Write each value into the buffer at its place; values may be views of buffers, their own or another."""
     places = {buffer.untyped_storage().data_ptr() for buffer in buffers}
     values = [_apart(buffer, value, places) for buffer, value in zip(buffers, values, strict=True)]

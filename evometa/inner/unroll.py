@@ -190,9 +190,9 @@ def _train_replayed(
         return losses, after.params, after.state
 
     loop = graphs.StaticLoop(step, carry.params, carry.state, indices, history)
-    advance_all = graphs.Replayed(loop.advance, graphs.CudaGraphs(history.device))
+    replayed = graphs.Replayed(graphs.CudaGraphs(history.device))
     for k in range(horizon):
-        advance_all()
+        replayed(loop.advance)
         if _all_lost(history, k):
             return loop.params
     batch = tasks.batch(None if indices is None else indices[:, horizon])

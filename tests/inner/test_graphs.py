@@ -1,23 +1,19 @@
 """Recorded and replayed steps against steps made one by one.
 
-Without a GPU a tape stands in for a CUDA graph: it holds the operations of one step with the memory they read
-and write, and replays them without calling any Python of the step. Native kernels, which are the CPU's, take
-numbers from the host: they have no place on it.
+Without a GPU a tape stands in for a CUDA graph. Native kernels, which are the CPU's, take numbers from the
+host: they have no place on it.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from tapes import AsItIs, Tapes
 from torch import Tensor
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from evometa import native
 from evometa.inner import graphs
@@ -34,71 +30,6 @@ from evometa.trees import Tree
 CPU = torch.device("cpu")
 DIGITS = {"widths": [6], "depths": [1], "tasks_per_architecture": 2}
 TASKS: list[tuple[str, dict[str, object]]] = [("quadratic", {}), ("rosenbrock", {}), ("digits", DIGITS)]
-
-
-class Tape(TorchDispatchMode):
-    """The operations of a block, with the very tensors they read and wrote."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._calls: list[tuple[OpOverload, tuple[Any, ...], Mapping[str, Any], object]] = []
-        self._before: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func._schema.is_mutable:
-            for value in tree_leaves(args):
-                if isinstance(value, Tensor):
-                    self._before.setdefault(id(value), (value, value.clone()))
-        result = func(*args, **(kwargs or {}))
-        self._calls.append((func, args, kwargs or {}, result))
-        return result
-
-    def undo(self) -> None:
-        """Put back what was written to in place: a recording has no effect of its own."""
-        for value, before in reversed(self._before.values()):
-            value.copy_(before)
-
-    def replay(self) -> None:
-        for func, args, kwargs, result in self._calls:
-            again = func(*args, **kwargs)
-            if func.is_view or func._schema.is_mutable:
-                continue
-            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
-                if isinstance(old, Tensor):
-                    old.copy_(new)
-
-
-class Tapes:
-    """Records on tapes; stands in for :class:`evometa.inner.graphs.CudaGraphs`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.n_recorded = 0
-
-    def warm_up(self, function: Callable[[], None]) -> None:
-        function()
-
-    def rehearse(self, function: Callable[[], None]) -> None:
-        function()
-
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        self.n_recorded += 1
-        with Tape() as tape:
-            function()
-        tape.undo()
-        return tape.replay
-
-
-class AsItIs(Tapes):
-    """Records nothing: what is replayed is the function."""
-
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        return function
 
 
 def candidates(family: str, n: int) -> list[Candidate]:
@@ -198,9 +129,9 @@ def test_only_the_first_steps_are_made_one_by_one() -> None:
         calls.append(0)
         total.add_(1)
 
-    once = Replayed(add, recorder)
+    once = Replayed(recorder)
     for n_made in range(1, 9):
-        once()
+        once(add)
         assert total.tolist() == [n_made] * 3
     assert recorder.n_recorded == 1
     assert len(calls) == graphs.WARM_UP_STEPS + 2, "and twice more: rehearsed and recorded"
@@ -215,10 +146,10 @@ def test_what_cannot_be_recorded_is_made_step_by_step_with_one_warning(
 
     monkeypatch.setattr(Tapes, stage, refuse)
     total = torch.zeros(())
-    once = Replayed(lambda: total.add_(1), Tapes(CPU))
+    once = Replayed(Tapes(CPU))
     for n_made in range(1, 9):
         with warnings.catch_warnings(record=True) as caught:
-            once()
+            once(lambda: total.add_(1))
         assert total.item() == n_made
         if n_made == graphs.WARM_UP_STEPS + 1:
             (warned,) = caught
@@ -233,11 +164,11 @@ def test_a_recording_without_memory_is_no_reason_to_go_on() -> None:
         def record(self, function: Callable[[], None]) -> Callable[[], None]:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    once = Replayed(lambda: None, NoMemory(CPU))
-    once()
-    once()
+    once = Replayed(NoMemory(CPU))
+    for _ in range(2):
+        once(lambda: None)
     with pytest.raises(torch.OutOfMemoryError):
-        once()
+        once(lambda: None)
 
 
 def test_a_state_that_hands_its_tensors_around_is_kept() -> None:
