@@ -18,7 +18,7 @@ from evometa.inner.record import Status
 from evometa.inner.task_set import TaskRequest
 from evometa.meta import ESTIMATORS, Refinement, TaskStream, meta_genes, meta_structure
 from evometa.meta.genes import whole
-from evometa.meta.replay import PLAIN
+from evometa.meta.replay import PLAIN, RECORDED
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner, has_weights
 from evometa.store import JournalEntry
@@ -127,7 +127,7 @@ def refine(
 
 def memory_entry(ways: Mapping[str, int], generation: int, max_bytes: int | None) -> JournalEntry | None:
     """How backpropagation was fitted into memory in a generation; None where there was enough for all."""
-    if set(ways) <= {PLAIN}:
+    if set(ways) <= {PLAIN, RECORDED}:
         return None
     counts = ", ".join(f"{way} for {ways[way]}" for way in sorted(ways))
     within = "" if max_bytes is None else f" within {megabytes(max_bytes)} a worker"

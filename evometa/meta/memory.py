@@ -26,9 +26,14 @@ def demand_of(objective: Objective) -> Demand:
 
 
 def groups_of(
-    learner: Learner, parts: Sequence[Part], n_steps: int, objective: Objective
+    learner: Learner, parts: Sequence[Part], n_steps: int, objective: Objective, *, recorded: bool
 ) -> list[list[Part]]:
-    """The tasks of each architecture in groups; graphs of ``n_steps`` steps are gone through one by one."""
+    """The tasks of each architecture in groups; graphs of ``n_steps`` steps are gone through one by one.
+
+    ``recorded``: steps are gone through one by one instead, on all tasks at once.
+    """
+    if recorded:
+        return [[part] for part in parts]
     bounds = part_bytes(learner, parts, demand_of(objective), measured=False)
     return [
         [part.of(slice(group.start, group.stop)) for group in cut(part.tasks.n_tasks, _most(bound, n_steps))]
@@ -47,20 +52,24 @@ def way_through(
     n_steps: int,
     objective: Objective,
     max_bytes: int | None,
+    *,
+    recorded: bool,
 ) -> Way:
     """The quickest way on which ``n_candidates`` go through ``groups`` within ``max_bytes``.
 
+    ``recorded``: with recorded steps, for which there is one way.
     Raises MemoryError, one line, where there is none.
     """
-    plain = Way(replays=False)
+    ways = [Way(replays=True, steps_at_once=1, recorded=True)] if recorded else list(_ways(n_steps))
     if max_bytes is None:
-        return plain
+        return ways[0]
     parts = [part for own in groups for part in own]
     available = room(max_bytes, parts) // n_candidates
-    if _needed(plain, _sizes(learner, groups, objective, measured=False), n_steps, objective) <= available:
-        return plain
+    bounds = _sizes(learner, groups, objective, measured=False)
+    if _needed(ways[0], bounds, n_steps, objective) <= available:
+        return ways[0]
     sizes = _sizes(learner, groups, objective, measured=True)
-    needed = {way: _needed(way, sizes, n_steps, objective) for way in _ways(n_steps)}
+    needed = {way: _needed(way, sizes, n_steps, objective) for way in ways}
     for way, n_bytes in needed.items():
         if n_bytes <= available:
             return way
@@ -83,8 +92,11 @@ def particles_at_once(learner: Learner, parts: Sequence[Part], n_kept: int, max_
     """
     for measured in (False, True):
         sizes = part_bytes(learner, parts, Demand(), measured=measured)
-        kept = n_kept * sum(size.n_tasks * size.carried for size in sizes)
+        carried = sum(size.n_tasks * size.carried for size in sizes)
+        kept = n_kept * carried
         one = training_bytes(sizes)
+        if parts[0].params.device.type == "cuda":
+            one += carried  # a recorded step works on copies
         if kept + one <= room(max_bytes, parts):
             return (room(max_bytes, parts) - kept) // one
     what = f"a perturbed training beside {n_kept} that are kept"
@@ -106,7 +118,9 @@ def _sizes(
 
 def _needed(way: Way, sizes: _Sizes, n_steps: int, objective: Objective) -> int:
     """Bytes of one candidate: what all tasks keep, and the most of any architecture on its way besides."""
-    kept = sum(2 * n_tasks * part.carried for n_tasks, part in sizes)
+    # A recording has the training, its cotangents and its end in tensors of its own.
+    copies = 5 if way.recorded else 2
+    kept = sum(copies * n_tasks * part.carried for n_tasks, part in sizes)
     return kept + max(_besides(way, n_tasks, part, n_steps, objective) for n_tasks, part in sizes)
 
 

@@ -23,6 +23,7 @@ from evometa.meta.episodes import Episode, Segment, segments
 from evometa.meta.genes import per_candidate, whole
 from evometa.meta.memory import particles_at_once
 from evometa.meta.meta_loss import mean_loss, meta_loss
+from evometa.meta.recorded import Recordings
 from evometa.meta.training import Training, start, train
 from evometa.rng import torch_generator
 from evometa.trees import Tree, tree_map
@@ -55,6 +56,7 @@ class PerturbedSession(Session):
         self._n_pairs = whole(genes, "meta.pairs")
         self._n_particles = 2 * self._n_pairs + n_unperturbed
         self._pieces: list[Tensor] = []
+        self._recordings = Recordings()
         self._max_bytes = problem.max_bytes
         weights = self._cohort.weights
         self._layout = Layout.of({name: value.shape[1:] for name, value in weights.items()})
@@ -115,7 +117,7 @@ class PerturbedSession(Session):
             perturbed = flat[candidate] + self._sigma[candidate].unsqueeze(-1) * offsets[particle]
             cohort = self._particles(perturbed, candidate)
             training = start(cohort, segment.episode.parts) if fresh else self._resumed(piece, rows)
-            training, losses = train(cohort, segment, training)
+            training, losses = train(cohort, segment, training, self._recordings.train)
             self._keep(piece, rows, training)
             del training  # or this piece's would live on beside the next one's
             outcomes.append(torch.stack([meta_loss(losses, self._kind), mean_loss(losses)]))

@@ -9,7 +9,8 @@ all of them, which must be known before the first backward pass. From the quicke
   rule alone runs again with one, group by group, against Σ wₖ⟨gₖ, θₖ⟩. With the second-order term the inner
   gradients, too, are computed again.
 - *replay in pieces*: the same a few steps at a time, from the last to the first, each from the state it began
-  with.
+  with. On a GPU that is done with recorded steps (:mod:`evometa.meta.recorded`), all tasks of an architecture
+  at once.
 
 All of them make the same operations on the same groups of tasks and add the results up in the same order:
 what comes out is the same bit for bit, so memory may choose among them.
@@ -55,8 +56,8 @@ class Objective:
         return native.disabled() if self.second_order else nullcontext()
 
 
-#: The quickest way, in a word.
-PLAIN = "plain"
+#: Ways that are chosen where memory is no matter, in a word.
+PLAIN, RECORDED = "plain", "recorded"
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,16 @@ class Way:
     Attributes:
         replays: whether it is trained without a graph before.
         steps_at_once: replayed steps whose graph exists at once; 0 for all.
+        recorded: whether a step's passes are recorded and replayed, which a GPU does.
     """
 
     replays: bool
     steps_at_once: int = 0
+    recorded: bool = False
 
     def __str__(self) -> str:
+        if self.recorded:
+            return RECORDED
         if not self.replays:
             return PLAIN
         return f"replay of {self.steps_at_once} steps at a time" if self.steps_at_once else "replay"

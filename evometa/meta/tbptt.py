@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from evometa.genome.genes import Choice
 from evometa.genome.space import Genes, Space
+from evometa.inner import graphs
 from evometa.inner.cohort import Cohort
 from evometa.meta.augmentation import Part
 from evometa.meta.base import Estimator, MetaGradient, MetaProblem, Session
@@ -14,6 +15,7 @@ from evometa.meta.footprint import Footprint
 from evometa.meta.genes import whole
 from evometa.meta.memory import groups_of, way_through
 from evometa.meta.meta_loss import mean_loss
+from evometa.meta.recorded import Recordings
 from evometa.meta.replay import Objective, Way, backpropagate
 from evometa.meta.training import Training, start
 from evometa.trees import Tree
@@ -55,21 +57,21 @@ class _Unrolling(Session):
         self._groups: list[list[Part]] = []
         self._training: Training = ()
         self._way = Way(replays=False)
+        self._recordings = Recordings(self._objective)
 
     def estimate(self, weights: Tree) -> MetaGradient:
         segment = next(self._segments)
         cohort = replace(self._cohort, weights=weights)
         if segment.start == 0:
             self._begin(cohort, segment.episode)
-        found = backpropagate(
-            cohort,
-            self._groups,
-            self._training,
-            segment.n_steps,
-            segment.episode.horizon,
-            self._objective,
-            self._way,
-        )
+        n_steps, horizon = segment.n_steps, segment.episode.horizon
+        if self._way.recorded:
+            parts = segment.episode.parts
+            found = self._recordings.backpropagate(cohort, parts, self._training, n_steps, horizon)
+        else:
+            found = backpropagate(
+                cohort, self._groups, self._training, n_steps, horizon, self._objective, self._way
+            )
         self._training = found.training
         n_inner_steps = segment.n_steps * segment.episode.n_tasks
         return MetaGradient(found.grads, mean_loss(found.losses), n_inner_steps, str(self._way))
@@ -78,8 +80,15 @@ class _Unrolling(Session):
         """Plan the episode, and start its models."""
         learner, n_steps = cohort.learner, min(self._truncation, episode.length)
         self._training = ()  # the last episode's models are done with
-        self._groups = groups_of(learner, episode.parts, n_steps, self._objective)
+        recorded = graphs.serves(episode.parts[0].params.device, episode.length)
+        self._groups = groups_of(learner, episode.parts, n_steps, self._objective, recorded=recorded)
         self._way = way_through(
-            learner, self._groups, cohort.n_candidates, n_steps, self._objective, self._max_bytes
+            learner,
+            self._groups,
+            cohort.n_candidates,
+            n_steps,
+            self._objective,
+            self._max_bytes,
+            recorded=recorded,
         )
         self._training = start(cohort, [part for parts in self._groups for part in parts])

@@ -58,22 +58,31 @@ class Trained:
     end: PartState
 
 
+#: ``(cohort, part, state, n_steps, horizon)`` → what came of steps that were recorded before; None without.
+Recorded = Callable[[Cohort, Part, PartState, int, int], Trained | None]
+
+
 def start(cohort: Cohort, parts: Sequence[Part]) -> Training:
     """Fresh models, the same for all candidates, and each learner's first state."""
     return tuple(_measured(part, begin(cohort, part.tasks, part.params)) for part in parts)
 
 
-def train(cohort: Cohort, segment: Segment, training: Training) -> tuple[Training, list[Tensor]]:
+def train(
+    cohort: Cohort, segment: Segment, training: Training, recorded: Recorded
+) -> tuple[Training, list[Tensor]]:
     """``segment.n_steps`` updates of every candidate on every part, without a graph.
 
-    ``training`` is given up by the caller. Returns where it stands afterwards, and the losses ``(S, P, T)``
-    on each part, in the tasks' own unit.
+    ``training`` is given up by the caller. Where neither a kernel nor ``recorded`` serves, the steps are made
+    one by one. Returns where it stands afterwards, and the losses ``(S, P, T)`` on each part, in the tasks'
+    own unit.
     """
     horizon = segment.episode.horizon
     ends, losses = list(training), []
     del training
     for index, part in enumerate(segment.episode.parts):
         trained = _trained_by_kernel(cohort, part, ends[index], segment.n_steps, horizon)
+        if trained is None:
+            trained = recorded(cohort, part, ends[index], segment.n_steps, horizon)
         if trained is None:
             trained = train_part(cohort, part, ends[index], segment.n_steps, horizon, measured, given_up=True)
         ends[index] = trained.end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,12 @@ from evometa.tasks.options import check_choices, check_integers, refuse
 from evometa.tasks.sampling import balanced
 
 Label = TypeVar("Label", bound=Hashable)
+
+
+@lru_cache(maxsize=256)
+def _model(sizes: tuple[int, ...], activation: str, init: str, target: Target) -> MLP:
+    """One for each description: tasks that are drawn at another time have the very same functions."""
+    return MLP(sizes, activation, init, target)
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Architecture:
     def model(self, n_inputs: int, n_outputs: int, target: Target) -> MLP:
         """The network between ``n_inputs`` and ``n_outputs``."""
         sizes = (n_inputs, *[self.width] * self.depth, n_outputs)
-        return MLP(sizes, self.activation, self.init, target)
+        return _model(sizes, self.activation, self.init, target)
 
 
 @dataclass(frozen=True)
