@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from evometa.errors import ConfigError
+from evometa.inner.plan import GPU_WORKERS
 
 
 def pick_devices(wanted: str) -> tuple[torch.device, ...]:
@@ -41,10 +42,13 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def pick_workers(wanted: int, devices: torch.device | Sequence[torch.device]) -> int:
-    """``wanted``, or for 0 one worker a core on a CPU and one a GPU. Raises ConfigError for too few."""
+    """``wanted``, or for 0 one worker a core, of GPUs up to four for each. ConfigError for too few."""
     listed = [devices] if isinstance(devices, torch.device) else list(devices)
     if wanted == 0:
-        return (os.cpu_count() or 1) if listed[0].type == "cpu" else len(listed)
+        n_cores = os.cpu_count() or 1
+        if listed[0].type == "cpu":
+            return n_cores
+        return len(listed) * max(1, min(GPU_WORKERS, n_cores // len(listed)))
     if wanted < len(listed):
         raise ConfigError(
             f"execution.workers = {wanted}, but execution.device names {len(listed)} GPUs; "

@@ -7,8 +7,8 @@
 - On a CPU, a rule that PyTorch maps over candidates writes every intermediate to memory. Networks gain
   nothing from more candidates in a chunk and lose their place in cache, while hand-designed rules are bound
   by the cost of launching operations.
-- On a GPU everything that fits into free memory is one chunk. Where it does not fit after all, the unit of
-  work is halved (:mod:`evometa.execution.units`).
+- On a GPU everything that fits into a worker's share of free memory is one chunk. Where it does not fit after
+  all, the unit of work is halved (:mod:`evometa.execution.units`).
 
 The plan depends on the device, the rule and the tasks, never on the number of workers, and what a candidate
 gets does not depend on the plan, but for the last digits where PyTorch rounds products of other shapes
@@ -33,9 +33,11 @@ from evometa.tasks.base import TaskBatch
 CPU_KERNEL_FLOATS = 2_000_000
 #: Floats that an update writes, of a chunk that PyTorch maps: a few caches, since not all are live at once.
 CPU_MAPPED_FLOATS = 2_000_000
+#: Workers that share a GPU unless told otherwise: while one records its step, those of others are replayed.
+GPU_WORKERS = 4
 #: Share of a GPU's free memory that a chunk may write in one step. Not all of it is live at once; the rest is
-#: for what libraries and fragments take.
-GPU_MEMORY_SHARE = 0.8
+#: for what libraries and fragments take, and for the other workers.
+GPU_MEMORY_SHARE = 0.8 / GPU_WORKERS
 
 
 def candidates_per_chunk(
@@ -75,7 +77,12 @@ def gradient_floats(tasks: TaskBatch, device: torch.device) -> int:
     They are made by autograd: where a family has a way of its own, that writes no more.
     """
     rows = None if tasks.train_rows is None else tasks.train_rows[:, : tasks.batch_size]
-    params = torch.zeros((1, tasks.n_tasks, tasks.layout.size), device=device)
+    floating = (
+        value.dtype
+        for value in (*tasks.rows.values(), *tasks.constants.values())
+        if value.is_floating_point()
+    )
+    params = torch.zeros((1, tasks.n_tasks, tasks.layout.size), dtype=next(floating, None), device=device)
     counter = OperationCounter()
     with torch.no_grad(), counter:
         loss_and_grad(replace(tasks, loss_and_grad=None), params, tasks.batch(rows))

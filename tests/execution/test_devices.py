@@ -72,12 +72,16 @@ def test_a_machine_without_gpus_says_so(wanted: str) -> None:
         pick_devices(wanted)
 
 
-def test_workers_are_one_a_core_or_one_a_gpu_unless_asked_for() -> None:
+@pytest.mark.parametrize(("n_cores", "on_one", "on_two"), [(16, 4, 8), (6, 4, 6), (1, 1, 2)])
+def test_workers_are_one_a_core_or_up_to_four_a_gpu_unless_asked_for(
+    n_cores: int, on_one: int, on_two: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: n_cores)
     two = [torch.device("cuda", 0), torch.device("cuda", 1)]
     assert pick_workers(3, CPU) == 3
-    assert pick_workers(0, CPU) == os.cpu_count()
-    assert pick_workers(0, torch.device("cuda")) == 1
-    assert pick_workers(0, two) == 2
+    assert pick_workers(0, CPU) == n_cores
+    assert pick_workers(0, torch.device("cuda")) == on_one
+    assert pick_workers(0, two) == on_two
     assert pick_workers(4, two) == 4
     with pytest.raises(ConfigError, match=r"execution\.workers = 1, but execution\.device names 2 GPUs"):
         pick_workers(1, two)

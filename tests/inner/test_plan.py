@@ -113,6 +113,7 @@ def test_the_floats_of_a_gradient_grow_with_the_minibatch() -> None:
     )  # of eight tasks; for each row of a minibatch
     assert gradient_floats(few, CPU) > n_params + 8 * n_activations
     assert gradient_floats(many, CPU) - gradient_floats(few, CPU) > (64 - 8) * n_activations
+    assert gradient_floats(few.to(CPU, torch.float64), CPU) == gradient_floats(few, CPU)
 
 
 @pytest.mark.parametrize("family", ["adam", "mlp", "recurrent"])
