@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 
@@ -18,7 +19,6 @@ from benchmarks import machine, report, tables
 from benchmarks.groups import campaign, jax_plans, memory, mixed, scaling, throughput
 from benchmarks.reach import figures
 from benchmarks.roofline.team import roofline
-from benchmarks.roofline.work import count_work
 from benchmarks.rounds import Progress
 from benchmarks.teams import has_jax, teams
 from benchmarks.workload import RULES, Mode
@@ -26,6 +26,14 @@ from evometa.cli import output
 
 #: JSON documents go here unless told otherwise.
 RESULTS = Path(__file__).parent / "results"
+
+
+class Device(StrEnum):
+    """What is measured; ``auto`` is the GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 class Group(StrEnum):
@@ -44,6 +52,8 @@ class Group(StrEnum):
 #: What ``--rule`` takes.
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
+#: Groups about the memory of processes, and plans of JAX's programs that were made for a CPU.
+_ON_CPU_ALONE = (Group.MEMORY, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -57,6 +67,7 @@ def main(
         list[Rule] | None,
         typer.Option(help="In forward, bptt and pes this rule only; may be repeated.  [default: all]"),
     ] = None,
+    device: Annotated[Device, typer.Option(help="Where everything is computed.")] = Device.AUTO,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="JSON document.  [default: benchmarks/results/DATE.json]"),
@@ -66,8 +77,15 @@ def main(
     """Measure evometa beside a naive loop, eager vmap, JAX and this machine's roofline."""
     console = output.console()
     started = time.perf_counter()
-    chosen = list(dict.fromkeys(only or [group for group in Group if group != Group.JAX_PLANS]))
-    found = machine.describe()
+    on_gpu = device == Device.CUDA or (device == Device.AUTO and torch.cuda.is_available())
+    place = "cuda" if on_gpu else "cpu"
+    if device == Device.CUDA:
+        _refuse(not torch.cuda.is_available(), "torch finds no CUDA GPU; use --device cpu")
+    unfit = [group.value for group in only or [] if on_gpu and group in _ON_CPU_ALONE]
+    _refuse(bool(unfit), f"{', '.join(unfit)}: measured on a CPU alone; use --device cpu")
+    everything = [g for g in Group if g != Group.JAX_PLANS and not (on_gpu and g in _ON_CPU_ALONE)]
+    chosen = list(dict.fromkeys(only or everything))
+    found = machine.describe() | ({"gpu": machine.gpu()} if on_gpu else {})
     for line in report.machine_lines(found):
         console.print(line, soft_wrap=True)
     if not has_jax():
@@ -85,18 +103,26 @@ def main(
             status.update(f"{what} ({number} of {n_all}), {time.perf_counter() - started:.0f} s")
 
         for group in chosen:
-            document |= _measured(group, rule or list(RULES), rounds, progress, console, quick=quick)
+            rules = rule or list(RULES)
+            document |= _measured(group, rules, rounds, place, progress, console, quick=quick)
             report.write(path, document)  # a group that fails later does not take this one with it
-    document["reach"] = tables.show_reach(console, figures(document), quick=quick)
+    if not on_gpu:  # the targets are those of two cores
+        document["reach"] = tables.show_reach(console, figures(document), quick=quick)
     document["seconds"] = time.perf_counter() - started
     report.write(path, document)
     console.print(f"\n{document['seconds'] / 60:.1f} minutes; written to {os.path.relpath(path)}")
+
+
+def _refuse(condition: bool, message: str) -> None:
+    if condition:
+        raise typer.BadParameter(message, param_hint="--device")
 
 
 def _measured(
     group: Group,
     rules: Collection[str],
     rounds: int,
+    device: str,
     progress: Progress,
     console: Console,
     *,
@@ -105,19 +131,19 @@ def _measured(
     """Measure a group and show its tables; its parts of the document."""
     match group:
         case Group.FORWARD | Group.BPTT | Group.PES:
-            return _throughput(_MODES[group], rules, rounds, progress, console, quick=quick)
+            return _throughput(_MODES[group], rules, rounds, device, progress, console, quick=quick)
         case Group.MIXED:
-            with teams(*mixed.CONTESTANTS) as opened:
+            with teams(*mixed.CONTESTANTS, device=device) as opened:
                 generation = mixed.measure(opened, min(rounds, 3), progress, quick=quick)
             found: Any = tables.show_mixed(console, generation)
         case Group.SCALING:
-            with teams("evometa") as opened:
+            with teams("evometa", device=device) as opened:
                 grown = scaling.measure(opened["evometa"], min(rounds, 3), progress, quick=quick)
             found = tables.show_scaling(console, grown)
         case Group.MEMORY:
             found = tables.show_memory(console, memory.measure(progress, quick=quick))
         case Group.CAMPAIGN:
-            found = tables.show_campaign(console, campaign.measure(progress, quick=quick))
+            found = tables.show_campaign(console, campaign.measure(progress, device, quick=quick))
         case Group.JAX_PLANS:
             found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
     return {group.value: found}
@@ -127,6 +153,7 @@ def _throughput(
     mode: Mode,
     wanted: Collection[str],
     rounds: int,
+    device: str,
     progress: Progress,
     console: Console,
     *,
@@ -136,9 +163,9 @@ def _throughput(
     rules = [rule for rule in throughput.rules_of(mode) if rule in wanted]
     if not rules:
         return {}
-    works = {rule: count_work(RULES[rule][1]) for rule in rules} if mode == "forward" else {}
-    measuring = roofline(works.values(), 0.01 if quick else 0.1) if works else nullcontext()
-    with teams(*throughput.CONTESTANTS) as opened, measuring as machine_rates:
+    works = throughput.works(rules, device, quick=quick) if mode == "forward" else {}
+    measuring = roofline(works.values(), 0.01 if quick else 0.1, device) if works else nullcontext()
+    with teams(*throughput.CONTESTANTS, device=device) as opened, measuring as machine_rates:
         contests = throughput.measure(mode, rules, opened, rounds, progress, machine_rates, quick=quick)
     rates = {"rates": tables.show_rates(console, contests.values())} if works else {}
     return rates | {mode: tables.show_throughput(console, mode, contests, works, quick=quick)}

@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import torch
+
 #: Instruction sets that matter to what is timed.
 _FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512_bf16", "amx_bf16", "asimd")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -16,6 +18,16 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu() -> dict[str, Any]:
+    """The first GPU."""
+    found = torch.cuda.get_device_properties(0)
+    return {
+        "name": found.name,
+        "memory_gib": round(found.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+    }
 
 
 def describe() -> dict[str, Any]:

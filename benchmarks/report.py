@@ -47,7 +47,7 @@ def show(
 def rates_of(timing: Timing | None) -> str:
     """A rate with its spread; what stands for a contestant that is not there."""
     if timing is None:
-        return "not installed"
+        return "–"
     return f"{number(timing.rate)} ±{timing.spread:.0%}"
 
 
@@ -55,7 +55,9 @@ def machine_lines(machine: Mapping[str, Any]) -> list[str]:
     """The machine in a few lines."""
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    gpu = machine.get("gpu")
     return [
+        *([] if gpu is None else [f"GPU: {gpu['name']}, {gpu['memory_gib']} GiB, CUDA {gpu['cuda']}"]),
         f"{machine['cpu']} (family/model/stepping {machine['family_model_stepping']}), "
         f"{machine['cores']} cores, {caches}, {machine['memory_gib']} GiB",
         f"{' '.join(machine['instruction_sets'])}; {machine['system']}",

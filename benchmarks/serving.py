@@ -3,7 +3,7 @@
 Requests to a contestant: ``{"op": "prepare", "key": …, "workload": …}`` builds, compiles and warms up, and is
 answered with facts such as ``compile_seconds``; ``{"op": "run", "key": …}`` makes one repetition, answered
 with ``n_inner_steps``; ``{"op": "release", "key": …}`` forgets it. Those to the roofline are in
-:class:`~benchmarks.roofline.rates.RatesOfOneCore`. The process ends with its standard input.
+:class:`~benchmarks.roofline.rates.RatesOfOneProcess`. The process ends with its standard input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from benchmarks.roofline.rates import RatesOfOneCore
+import torch
+
+from benchmarks.roofline.rates import RatesOfOneProcess
 from benchmarks.workload import Workload
 
 #: Where each contestant is; modules are imported by its own process alone.
@@ -38,7 +40,7 @@ class Contestant(Protocol):
 
     facts: dict[str, float]
 
-    def __init__(self, workload: Workload) -> None: ...
+    def __init__(self, workload: Workload, device: torch.device) -> None: ...
 
     def run(self) -> int:
         """Do the work once; the inner steps made."""
@@ -67,8 +69,8 @@ class Server(Protocol):
 class Workloads:
     """The workloads that one contestant has prepared, by key."""
 
-    def __init__(self, kind: type[Contestant]) -> None:
-        self._kind = kind
+    def __init__(self, kind: type[Contestant], device: torch.device) -> None:
+        self._kind, self._device = kind, device
         self._prepared: dict[str, Contestant] = {}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,10 +78,13 @@ class Workloads:
         key = request["key"]
         match request["op"]:
             case "prepare":
-                self._prepared[key] = self._kind(Workload.from_json(request["workload"]))
+                self._prepared[key] = self._kind(Workload.from_json(request["workload"]), self._device)
                 return self._prepared[key].facts
             case "run":
-                return {"n_inner_steps": self._prepared[key].run()}
+                n_inner_steps = self._prepared[key].run()
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize()
+                return {"n_inner_steps": n_inner_steps}
             case "release":
                 del self._prepared[key]
                 return {}
@@ -91,11 +96,11 @@ class Workloads:
             contestant.close()
 
 
-def serve(name: str) -> None:
+def serve(name: str, device: torch.device) -> None:
     """Answer requests until the standard input ends."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # whatever a library prints must not come between the answers
-        server: Server = RatesOfOneCore() if name == "roofline" else Workloads(load(name))
+        server: Server = RatesOfOneProcess(device) if name == "roofline" else Workloads(load(name), device)
         for line in sys.stdin:
             answers.write(json.dumps(_attempt(server, json.loads(line))) + "\n")
             answers.flush()
@@ -111,4 +116,4 @@ def _attempt(server: Server, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], torch.device(sys.argv[2]))

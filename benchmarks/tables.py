@@ -14,7 +14,6 @@ from benchmarks.groups.campaign import Share
 from benchmarks.groups.mixed import Mixed
 from benchmarks.groups.scaling import LINEAR, Growth
 from benchmarks.groups.throughput import Contest
-from benchmarks.machine import n_cores
 from benchmarks.reach import Figure
 from benchmarks.report import TITLES, number, rates_of, show
 from benchmarks.roofline.rates import TRIAD_BYTES, best
@@ -41,8 +40,7 @@ def show_rates(console: Console, contests: Iterable[Contest]) -> dict[str, float
     for size in TRIAD_BYTES:
         if f"triad {size}" in rates:
             rows.append([f"triad of {size / 2**10:,.0f} KiB, GB/s", number(rates[f"triad {size}"] / 1e9)])
-    title = "Rates of this machine, all cores busy, medians of the rounds"
-    show(console, title, ["rate", "all cores"], rows)
+    show(console, "Rates of this machine, all of it busy, medians of the rounds", ["rate", "all of it"], rows)
     return rates
 
 
@@ -104,6 +102,7 @@ def _reduced(mode: Mode, *, quick: bool) -> list[str]:
 
 def show_mixed(console: Console, mixed: Mixed) -> dict[str, Any]:
     """The mixed generation."""
+    n_workers = round(mixed.whole["evometa"].facts["n_workers"])
     rows = [
         [
             title,
@@ -113,7 +112,7 @@ def show_mixed(console: Console, mixed: Mixed) -> dict[str, Any]:
         ]
         for name, title in (
             ("evometa-1", "evometa, one worker"),
-            ("evometa", f"evometa, {n_cores()} workers"),
+            ("evometa", f"evometa, {n_workers} workers"),
         )
     ]
     document: dict[str, Any] = {
@@ -123,7 +122,7 @@ def show_mixed(console: Console, mixed: Mixed) -> dict[str, Any]:
         "workers_speedup": mixed.efficiency,
         "n_structures": len(mixed.parts["evometa"]),
     }
-    notes = [f"{n_cores()} workers are {mixed.efficiency:.2f}× as fast as one"]
+    notes = [f"{n_workers} workers are {mixed.efficiency:.2f}× as fast as one"]
     if mixed.jax_seconds is not None:
         compiled = mixed.whole["jax"].facts["compile_seconds"]
         rows.append([f"JAX, with {compiled:.0f} s of compiling", f"{mixed.jax_seconds:.2f}", "–", "–"])

@@ -25,12 +25,12 @@ class ContestantError(RuntimeError):
 
 
 class Process:
-    """One contestant process."""
+    """One contestant process, which computes on ``device``."""
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str], device: str = "cpu") -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serving", name],
+            [sys.executable, "-m", "benchmarks.serving", name, device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -60,11 +60,13 @@ class Process:
 
 
 class Team:
-    """A contestant that uses every core, by itself or as several processes that share the candidates."""
+    """A contestant that uses the whole machine, by itself or as processes that share the candidates."""
 
-    def __init__(self, name: str, n_processes: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, n_processes: int, environment: Mapping[str, str], device: str = "cpu"
+    ) -> None:
         self.name = name
-        self._processes = [Process(name, environment) for _ in range(n_processes)]
+        self._processes = [Process(name, environment, device) for _ in range(n_processes)]
         self._taking_part: dict[str, list[Process]] = {}
 
     def prepare(self, key: str, workload: Workload) -> dict[str, float]:
@@ -102,27 +104,32 @@ def has_jax() -> bool:
     return importlib.util.find_spec("jax") is not None
 
 
-def environment(name: str) -> dict[str, str]:
+def environment(name: str, device: str = "cpu") -> dict[str, str]:
     """What a contestant's processes have in their environment beside ours."""
     if name.startswith("evometa"):
         return SINGLE_THREAD
     if not name.startswith("jax"):
         return _PLAIN
+    if device == "cuda":
+        return {**_PLAIN, "JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     flags = (
         {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n_cores()}"} if name == "jax-tuned" else {}
     )
     return {**_PLAIN, "JAX_PLATFORMS": "cpu", **flags}
 
 
-def open_team(name: str) -> Team:
-    """The team of a contestant: one process where it uses all cores itself, else one a core."""
-    return Team(name, n_cores() if name in ("naive", "vmap") else 1, environment(name))
+def open_team(name: str, device: str = "cpu") -> Team:
+    """The team of a contestant: one process where it uses the whole machine itself, else one a core."""
+    n_processes = n_cores() if name in ("naive", "vmap") and device == "cpu" else 1
+    return Team(name, n_processes, environment(name, device), device)
 
 
 @contextmanager
-def teams(*names: str) -> Iterator[dict[str, Team]]:
-    """The teams of ``names``, without JAX where it is not installed."""
-    opened = {name: open_team(name) for name in names if not name.startswith("jax") or has_jax()}
+def teams(*names: str, device: str = "cpu") -> Iterator[dict[str, Team]]:
+    """The teams of ``names``, without JAX where it is not installed; its tuned plans are a CPU's."""
+    left_out = {"jax-tuned"} if device == "cuda" else set()
+    wanted = [name for name in names if name not in left_out and (not name.startswith("jax") or has_jax())]
+    opened = {name: open_team(name, device) for name in wanted}
     try:
         yield opened
     finally:

@@ -18,11 +18,11 @@ from evometa.trees import Tree, stack
 class EagerVmap:
     """All candidates and tasks of one structure at once."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, device: torch.device) -> None:
         torch.set_num_threads(1)
         self.facts: dict[str, float] = {}
         self.workload = workload
-        device = torch.device("cpu")
+        self.device = device
         (self.part,) = prepare(workload.request(), device)
         self.tasks = self.part.tasks
         self.cohort = Cohort.of(workload.candidates, device)
@@ -62,7 +62,9 @@ class EagerVmap:
         self, weights: Tree, hyper: Tree, state: Tree, params: Tensor, measured: tuple[Tensor, Tensor], k: int
     ) -> tuple[Tensor, Tree]:
         losses, grads = measured
-        step, planned = torch.tensor(float(k)), torch.tensor(float(self.workload.horizon))
+        # filled on the device: a copy from the host would make a GPU wait
+        step = torch.full((), float(k), device=self.device)
+        planned = torch.full((), float(self.workload.horizon), device=self.device)
 
         def of_one(
             weights: Tree, hyper: Tree, state: Tree, grads: Tensor, params: Tensor, loss: Tensor
@@ -92,7 +94,7 @@ class EagerVmap:
         params, state = self._begin(weights, self.cohort.n_candidates)
         with torch.no_grad():
             measured = self._measure(params, 0)
-        objective = torch.zeros(())
+        objective = torch.zeros((), device=self.device)
         for k in range(self.workload.n_steps):
             params, state = self._update(weights, self.cohort.hyper, state, params, measured, k)
             with torch.no_grad():
@@ -108,14 +110,14 @@ class EagerVmap:
         layout = Layout.of({name: value.shape[1:] for name, value in self.cohort.weights.items()})
         centre = layout.flatten(self.cohort.weights).repeat_interleave(n_particles, dim=0)
         hyper = {name: value.repeat_interleave(n_particles) for name, value in self.cohort.hyper.items()}
-        accumulated, estimates = torch.zeros(()), []
+        accumulated, estimates = torch.zeros((), device=self.device), []
         params, state = self._begin(layout.views(centre), len(centre))
         measured = self._measure(params, 0)
-        for segment, epsilon in enumerate(work.perturbations(layout.size)):
+        for segment, epsilon in enumerate(work.perturbations(layout.size).to(self.device)):
             accumulated = accumulated + epsilon
             offsets = torch.cat([epsilon, -epsilon]).repeat(self.cohort.n_candidates, 1)
             weights = layout.views(centre + SIGMA * offsets)
-            outcome = torch.zeros(())
+            outcome = torch.zeros((), device=self.device)
             for k in range(segment * work.n_steps, (segment + 1) * work.n_steps):
                 params, state = self._update(weights, hyper, state, params, measured, k)
                 measured = self._measure(params, k + 1)

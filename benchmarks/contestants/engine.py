@@ -1,4 +1,4 @@
-"""evometa as a campaign runs it: units of work cut by the chunk plan, on one worker a core."""
+"""evometa as a campaign runs it: units of work cut by the chunk plan, on as many workers as it would have."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from evometa.inner.record import Status
 class Engine:
     """The campaign's path: from submitting units to having all results, with warm workers.
 
-    ``n_workers``: 0 for one a core.
+    ``n_workers``: 0 for a campaign's default.
     """
 
     n_workers = 0
 
-    def __init__(self, workload: Workload) -> None:
-        self.facts: dict[str, float] = {}
+    def __init__(self, workload: Workload, device: torch.device) -> None:
         self.workload = workload
-        device = torch.device("cpu")
         self.executor = Executor(device, pick_workers(self.n_workers, device))
+        self.facts = {"n_workers": float(self.executor.n_workers)}
         self.seeds = count(SEED)
         if workload.mode == "forward":
             self.units = evaluation_units(workload.candidates, workload.request(), self.executor)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import torch
 
 from benchmarks.jax_peer.plans import AS_WRITTEN, Plan, tuned
 from benchmarks.jax_peer.programs import Program
@@ -21,7 +22,8 @@ class JaxAsWritten:
 
     plan: Callable[[Candidate, Workload], Plan] = staticmethod(lambda candidate, workload: AS_WRITTEN)
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, device: torch.device) -> None:
+        """``device`` is the one that JAX finds: its process's environment says which."""
         self.workload = workload
         candidates = workload.candidates
         groups = [[candidates[i] for i in group] for group in by_structure(candidates).values()]

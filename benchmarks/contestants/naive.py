@@ -39,12 +39,13 @@ def rule_of(candidate: Candidate) -> Rule:
 class Naive:
     """Every training by itself."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, device: torch.device) -> None:
         torch.set_num_threads(1)
         self.facts: dict[str, float] = {}
         self.workload = workload
-        (self.part,) = prepare(workload.request(), torch.device("cpu"))
-        self.rules = [rule_of(candidate) for candidate in workload.candidates]
+        self.device = device
+        (self.part,) = prepare(workload.request(), device)
+        self.rules = [rule_of(candidate).to(device) for candidate in workload.candidates]
         self.last: list[Tensor] = []
         for _ in self._train(self.rules[0], task=0, n_steps=2):
             pass
@@ -99,7 +100,7 @@ class Naive:
         """PES, each particle trained through all segments with new perturbations in each."""
         assert not isinstance(rule, AdamOptimizer)
         centre = torch.nn.utils.parameters_to_vector(rule.parameters())
-        epsilon = SIGMA * self.workload.perturbations(len(centre))
+        epsilon = SIGMA * self.workload.perturbations(len(centre)).to(self.device)
         outcomes = [
             self._particle(rule, task, centre, sign * epsilon[:, pair])
             for pair in range(self.workload.n_pairs)

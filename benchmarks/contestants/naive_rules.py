@@ -102,7 +102,7 @@ class MLPOptimizer(nn.Module):
         """The next params."""
         if not self.moments:
             self.moments = [{} for _ in params]
-        time = torch.tanh(self.step / torch.tensor(TIME_SCALES) - 1)
+        time = torch.tanh(self.step / torch.tensor(TIME_SCALES, device=params[0].device) - 1)
         self.step += 1
         return [
             param + self._step(moments, param, grad, time)
@@ -162,6 +162,10 @@ class AdamOptimizer:
 
     def load(self, weights: Weights) -> None:
         """Nothing is learned."""
+
+    def to(self, device: torch.device) -> AdamOptimizer:
+        """Its state is made where the params are."""
+        return self
 
     def reset(self) -> None:
         """Begin a new training."""

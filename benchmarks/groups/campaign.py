@@ -18,7 +18,14 @@ from typing import Any
 from benchmarks.rounds import Progress
 from evometa.campaign.events import GenerationSummary, Silent
 from evometa.campaign.session import run_campaign
-from evometa.config import CampaignConfig, EvolutionConfig, FinalConfig, RefinementConfig, TaskSource
+from evometa.config import (
+    CampaignConfig,
+    EvolutionConfig,
+    ExecutionConfig,
+    FinalConfig,
+    RefinementConfig,
+    TaskSource,
+)
 from evometa.execution import Executor, pick_devices, pick_workers
 from evometa.genome.genome import Genome
 from evometa.plots.registry import draw
@@ -69,7 +76,7 @@ class Share:
         return {**asdict(self), "other_share": self.other}
 
 
-def settings(*, quick: bool) -> CampaignConfig:
+def settings(device: str = "cpu", *, quick: bool) -> CampaignConfig:
     """Digits, T = 8, K = 100; learned rules make four meta-updates."""
     population, generations = (4, 2) if quick else (256, 50)
     source = TaskSource(
@@ -82,6 +89,7 @@ def settings(*, quick: bool) -> CampaignConfig:
         genes={"meta.pairs": {"high": 2}},  # else evolution strategies alone take most of an hour
         refinement=RefinementConfig(n_tasks=2, max_steps=4),
         final=FinalConfig(n_tasks=2, test_tasks=2),
+        execution=ExecutionConfig(device=device),
     )
 
 
@@ -125,9 +133,9 @@ class _Watch(Silent):
         self.progress("campaign", summary.generation + 1, summary.n_generations)
 
 
-def measure(progress: Progress, *, quick: bool) -> Share:
+def measure(progress: Progress, device: str, *, quick: bool) -> Share:
     """Run the campaign in a temporary folder."""
-    config = settings(quick=quick)
+    config = settings(device, quick=quick)
     with tempfile.TemporaryDirectory() as folder, timed_executor() as inner:
         started = time.perf_counter()
         path = run_campaign(config, Path(folder), listener=_Watch(progress))

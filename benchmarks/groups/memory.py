@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.contestants.engine import Engine
 from benchmarks.mixed import MIXED
 from benchmarks.rounds import Progress
@@ -80,7 +82,7 @@ def _children(process: int) -> list[int]:
 
 def _run() -> dict[str, Any]:
     """One repetition of the workload on the standard input, in this process and its workers."""
-    engine = Engine(Workload.from_json(json.load(sys.stdin)))
+    engine = Engine(Workload.from_json(json.load(sys.stdin)), torch.device("cpu"))
     driver = _peak_bytes(os.getpid())
     children = [_peak_bytes(child) for child in _children(os.getpid())]
     engine.executor.stop()

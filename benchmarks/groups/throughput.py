@@ -9,7 +9,7 @@ from statistics import median
 
 from benchmarks.roofline.rates import Rates
 from benchmarks.roofline.team import Roofline
-from benchmarks.roofline.work import Work
+from benchmarks.roofline.work import Work, count_work
 from benchmarks.rounds import Progress, Timing, interleaved
 from benchmarks.teams import Team
 from benchmarks.workload import LEARNED, RULES, Mode, Workload
@@ -64,6 +64,13 @@ def workload(mode: Mode, rule: str, contestant: str, *, quick: bool) -> Workload
     if mode == "forward" and not quick:
         reduced |= _QUICK_RULES.get(rule, {})
     return whole.reduced(*reduced[contestant]) if contestant in reduced else whole
+
+
+def works(rules: Sequence[str], device: str, *, quick: bool) -> dict[str, Work]:
+    """The work of an inner step by rule; a GPU trains all candidates on all tasks at once."""
+    sizes = (QUICK if quick else SIZES)["forward"]
+    n_at_once = sizes.n_candidates * sizes.n_tasks if device == "cuda" else 1
+    return {rule: count_work(RULES[rule][1], n_at_once=n_at_once) for rule in rules}
 
 
 @dataclass(frozen=True)

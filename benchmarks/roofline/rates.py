@@ -1,4 +1,7 @@
-"""Rates of one core, each the best of many tries within a short time, by the process that serves them."""
+"""Rates of one core, each the best of many tries within a short time, by the process that serves them.
+
+Those of a GPU are in :mod:`benchmarks.roofline.gpu_rates`.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ Rates = Mapping[str, float]
 #: Seconds to try for → the best rate.
 Phase = Callable[[float], float]
 
-#: Bytes of the three arrays of a triad, from the caches to main memory.
-TRIAD_BYTES = (96 * 2**10, 384 * 2**10, 3 * 2**19, 6 * 2**20, 96 * 2**20)
+#: Bytes of the three arrays of a triad, from the caches to main memory; the last is a GPU's.
+TRIAD_BYTES = (96 * 2**10, 384 * 2**10, 3 * 2**19, 6 * 2**20, 24 * 2**20, 96 * 2**20, 3 * 2**29)
 _PRODUCT_SIZES = (256, 512)
 _TRANSCENDENTAL = ("exp", "sigmoid")
 
@@ -60,22 +63,30 @@ def phases(working_sets: Iterable[float]) -> dict[str, Callable[[], Phase]]:
     }
 
 
-class RatesOfOneCore:
+class RatesOfOneProcess:
     """The serving side: builds the phases once, then measures the one it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         torch.set_num_threads(1)
+        self._device = device
         self._built: dict[str, Phase] = {}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``prepare`` for working sets gives the names of phases, ``rate`` that of a phase."""
         match request["op"]:
             case "prepare":
-                self._built = {name: build() for name, build in phases(request["working_sets"]).items()}
+                self._built = {name: build() for name, build in self._phases(request["working_sets"]).items()}
                 return {"phases": list(self._built)}
             case "rate":
                 return {"rate": self._built[request["phase"]](request["seconds"])}
         raise ValueError(f"unknown request {request['op']!r}")
+
+    def _phases(self, working_sets: Iterable[float]) -> dict[str, Callable[[], Phase]]:
+        if self._device.type == "cpu":
+            return phases(working_sets)
+        from benchmarks.roofline import gpu_rates
+
+        return gpu_rates.phases(working_sets)
 
     def close(self) -> None:
         """Nothing was started."""

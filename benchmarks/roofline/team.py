@@ -1,4 +1,4 @@
-"""The machine's rates as the driver asks for them: a process a core, all in the same phase at once."""
+"""The machine's rates as the driver asks for them: a process a core, all in the same phase, or a GPU's."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from benchmarks.teams import SINGLE_THREAD, Process
 class Roofline:
     """Measures the rates that bound the works it is made for; ``seconds``: how long each is tried."""
 
-    def __init__(self, works: Iterable[Work], seconds: float) -> None:
+    def __init__(self, works: Iterable[Work], seconds: float, device: str) -> None:
         self._seconds = seconds
-        self._processes = [Process("roofline", SINGLE_THREAD) for _ in range(n_cores())]
-        request = {"op": "prepare", "working_sets": [work.bytes for work in works]}
+        n_processes = n_cores() if device == "cpu" else 1
+        self._processes = [Process("roofline", SINGLE_THREAD, device) for _ in range(n_processes)]
+        request = {"op": "prepare", "working_sets": [work.working_set for work in works]}
         for process in self._processes:  # one after the other: the first may have to compile
             process.send(request)
             self._phases: list[str] = process.receive()["phases"]
@@ -38,9 +39,9 @@ class Roofline:
 
 
 @contextmanager
-def roofline(works: Iterable[Work], seconds: float) -> Iterator[Roofline]:
+def roofline(works: Iterable[Work], seconds: float, device: str = "cpu") -> Iterator[Roofline]:
     """One that is closed in the end."""
-    opened = Roofline(works, seconds)
+    opened = Roofline(works, seconds, device)
     try:
         yield opened
     finally:

@@ -40,12 +40,19 @@ class Work:
         transcendentals: values of exp, log, sigmoid, tanh and the like.
         other_flops: everything else, roots and divisions included.
         bytes: the state read and written, params read and written, gradients read.
+        n_at_once: runs whose bytes pass through memory in turn: a core works on one, a GPU on all.
     """
 
     product_flops: int
     transcendentals: int
     other_flops: int
     bytes: int
+    n_at_once: int = 1
+
+    @property
+    def working_set(self) -> int:
+        """Bytes that are gone through before any of them is met again."""
+        return self.n_at_once * self.bytes
 
     def ceiling(self, rates: Rates) -> float:
         """Inner steps a second, at most, of all cores, whose rates together are ``rates``."""
@@ -54,7 +61,7 @@ class Work:
             + self.transcendentals / best(rates, "transcendental")
             + self.other_flops / (rates.get("multiply-add registers", best(rates, "product")) / 2)
         )
-        return 1 / max(arithmetic, self.bytes / bandwidth(rates, self.bytes))
+        return 1 / max(arithmetic, self.bytes / bandwidth(rates, self.working_set))
 
 
 class WorkCounter(OperationCounter):
@@ -83,7 +90,7 @@ class WorkCounter(OperationCounter):
         return result
 
 
-def count_work(spec: Spec, width: int = 32) -> Work:
+def count_work(spec: Spec, width: int = 32, n_at_once: int = 1) -> Work:
     """The work of a rule on a perceptron 64–width–10, batches of 64."""
     workload = Workload.of("forward", spec, 1, n_tasks=1, n_steps=1, width=width)
     device = torch.device("cpu")
@@ -103,4 +110,4 @@ def count_work(spec: Spec, width: int = 32) -> Work:
             step, _ = cohort.learner.update(weights, hyper, state, grads[0], part.params, context)
             part.params.add(step)
     moved = 2 * count(state) + 3 * part.params.numel()
-    return Work(counter.products, counter.transcendentals, counter.others, 4 * moved)
+    return Work(counter.products, counter.transcendentals, counter.others, 4 * moved, n_at_once)

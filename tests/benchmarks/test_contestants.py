@@ -62,7 +62,7 @@ def assert_close(ours: Array, theirs: npt.ArrayLike, tolerance: float) -> None:
 def test_the_naive_loop_and_eager_vmap_train_alike(rule: str) -> None:
     workload = tiny("forward", RULES[rule][1])
     ours = losses(workload)
-    naive, eager = Naive(workload), EagerVmap(workload)
+    naive, eager = Naive(workload, CPU), EagerVmap(workload, CPU)
     assert naive.run() == eager.run() == workload.n_inner_steps == 2 * 2 * 5
     assert_close(ours, torch.stack(naive.last).reshape(ours.shape), 1e-5)
     assert_close(ours, eager.last[0].permute(1, 2, 0), 1e-5)
@@ -72,7 +72,7 @@ def test_the_naive_loop_and_eager_vmap_train_alike(rule: str) -> None:
 def test_the_naive_loop_and_eager_vmap_have_the_same_meta_gradient(rule: str) -> None:
     workload = tiny("bptt", RULES[rule][1])
     (ours,) = estimates(workload)
-    naive, eager = Naive(workload), EagerVmap(workload)
+    naive, eager = Naive(workload, CPU), EagerVmap(workload, CPU)
     assert naive.run() == eager.run() == workload.n_inner_steps
     assert_close(flat(ours), eager.last[0], 1e-4)
     of_tasks = torch.stack(naive.last).reshape(2, workload.n_tasks, -1).mean(dim=1)
@@ -88,8 +88,8 @@ def test_the_naive_loop_and_eager_vmap_have_the_same_meta_gradient(rule: str) ->
 def test_eager_vmap_has_the_same_persistent_estimates() -> None:
     workload = tiny("pes", RULES["gru"][1])
     ours = np.stack([flat(tree) for tree in estimates(workload)], axis=1)
-    eager = EagerVmap(workload)
-    assert eager.run() == Naive(workload).run() == workload.n_inner_steps == 2 * 4 * 2 * 2 * 10
+    eager = EagerVmap(workload, CPU)
+    assert eager.run() == Naive(workload, CPU).run() == workload.n_inner_steps == 2 * 4 * 2 * 2 * 10
     # differences of nearly equal losses, divided by 2σ
     assert_close(ours, eager.last[0], 1e-2)
 
