@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from evometa.cli.compare import compare
+from evometa.cli.doctor import doctor
 from evometa.cli.export import export
 from evometa.cli.list import list_campaigns
 from evometa.cli.output import print_error
@@ -35,6 +36,7 @@ app.command("list", rich_help_panel="Look at campaigns")(list_campaigns)
 app.command(rich_help_panel="Look at campaigns")(status)
 app.command(rich_help_panel="Look at campaigns")(show)
 app.command(rich_help_panel="Look at campaigns")(pareto)
+app.command(rich_help_panel="Look at campaigns")(doctor)
 app.command(rich_help_panel="Use the results")(plot)
 app.command(rich_help_panel="Use the results")(export)
 app.command(rich_help_panel="Use the results")(compare)

@@ -28,7 +28,7 @@ _REMEDIES = {
     sqlite3.SQLITE_READONLY: "it is not writable here; copy the campaign elsewhere and give that --storage",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check the permissions of the file and its directory",
     sqlite3.SQLITE_BUSY: "another program keeps it locked; close that program and try again",
-    sqlite3.SQLITE_CORRUPT: "it is truncated or damaged ({error}); restore it from a copy",
+    sqlite3.SQLITE_CORRUPT: "it is truncated or damaged ({error}); 'evometa doctor' tells what can be kept",
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; give another campaign or --storage",
     sqlite3.SQLITE_CONSTRAINT: "the rows contradict what is stored ({error}); nothing was written",
 }
