@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evometa.campaign.runs import NUMBERS
 from evometa.errors import TaskError
 from evometa.execution import EvaluationUnit, Executor, UnitResult
 from evometa.inner.cohort import Candidate, by_structure
@@ -140,13 +141,14 @@ def _rows(record: UnrollRecord, reference: UnrollRecord) -> list[tuple[TaskResul
         "final_ratio": final_ratio,
         "anytime_ratio": anytime_ratio,
     }
-    of_runs = np.stack(list(numbers.values()), axis=-1).tolist()
+    columns = np.stack([numbers[name] for name in NUMBERS], axis=-1)
+    columns = np.where(np.isfinite(columns), columns, np.nan) + 0.0  # as TaskResult does one by one
     return [
         tuple(
-            TaskResult(record.family, description, status, **dict(zip(numbers, of_run, strict=True)))
+            TaskResult._make((record.family, description, status, *of_run))
             for description, status, of_run in zip(record.descriptions, *of_candidate, strict=True)
         )
-        for of_candidate in zip(record.status.tolist(), of_runs, strict=True)
+        for of_candidate in zip(record.status.tolist(), columns.tolist(), strict=True)
     ]
 
 
