@@ -42,6 +42,7 @@ from evometa.execution import Executor
 from evometa.genome.genome import Genome
 from evometa.inner.task_set import request
 from evometa.meta import TaskStream
+from evometa.process import one_thread, settled
 from evometa.rng import derive_seed
 from evometa.store import CampaignStore
 from evometa.tasks.base import Split
@@ -69,6 +70,10 @@ class Campaign:
 
     def run(self) -> None:
         """Run every generation that is not yet in the store, then the final measurements."""
+        with one_thread(), settled():
+            self._run()
+
+    def _run(self) -> None:
         living = restore(self.store, self.config)
         self._compiled = settle_gradients(self.config, self.space, self.store, self.executor, self.listener)
         if not living.baselines:

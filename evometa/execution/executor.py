@@ -12,7 +12,7 @@ import torch
 from joblib import Parallel, delayed
 
 from evometa.execution.units import Unit, UnitResult, halves, run_unit
-from evometa.execution.workers import claim, die_with, interrupts_held, settle, stop_workers
+from evometa.execution.workers import claim, die_with, interrupts_held, settle_once, stop_workers
 from evometa.inner.modes import Precision
 
 
@@ -123,5 +123,5 @@ def _run_in_worker(
     unit: Unit, places: _Workplaces, precision: Precision, max_bytes: int | None
 ) -> list[UnitResult]:
     die_with(places.driver)
-    settle()
+    settle_once()
     return run_unit(unit, places.claim(), precision, max_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_torch_s_global_generator_is_left_alone(run: Run, small: CampaignConfig,
     before = torch.get_rng_state()
     run(small, tmp_path / "rng" / "campaign.db")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_and_garbage_collection_are_left_as_they_were(
+    run: Run, small: CampaignConfig, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads(), gc.get_freeze_count()
+    torch.set_num_threads(2)
+    try:
+        run(small, tmp_path / "campaign.db")
+        assert (torch.get_num_threads(), gc.get_freeze_count()) == (2, before[1])
+    finally:
+        torch.set_num_threads(before[0])
 
 
 def test_the_store_holds_what_happened(small: CampaignConfig, finished: Path) -> None:
