@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evometa.evolution.reproduction import Child
@@ -29,7 +29,8 @@ from evometa.trees import Tree, all_finite, count
 class WeightBank:
     """Weights by content hash: those of the living population, and the blobs not yet in the database.
 
-    Those that were asked for are kept as tensors too, since survivors are trained in every generation.
+    They are kept as tensors too, from when they are put in or asked for: survivors are trained in every
+    generation.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class WeightBank:
         data = weights_to_bytes(weights)
         name = content_hash(data)
         self.blobs[name] = data
+        self._trees[name] = {own: weights[own].detach().clone() for own in sorted(weights)}
         return name
 
     def get(self, name: str | None) -> Tree:
@@ -64,21 +66,25 @@ def birth(
     """Genomes of ``children`` with fresh or inherited weights, not yet refined."""
     genomes = []
     for index, child in enumerate(children):
+        parent = None if child.weights_from is None else parents[child.weights_from]
         learner = Learner.of(child.family, child.genes)
-        weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
-        how = "initialised" if weights else "none"
-        name: str | None = None
-        if child.weights_from is not None:
-            germline = parents[child.weights_from].germline
-            inherited = bank.get(germline)
-            weights, how = inherit(inherited, weights)
-            if how == "inherited" and len(inherited) == len(weights):
-                name = germline  # the parent's weights and no others: the same bytes
-        name = name or bank.put(weights)
+        name: str | None
+        if parent is not None and parent.germline and learner.structure == _structure(parent):
+            name, how = parent.germline, "inherited"  # all of the parent's weights, and no others
+        else:
+            weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
+            how = "initialised" if weights else "none"
+            if parent is not None:
+                weights, how = inherit(bank.get(parent.germline), weights)
+            name = bank.put(weights)
         lineage = Lineage(child.parents, child.operator, generation, how)
         identity = f"{generation:03d}-{index:03d}"
         genomes.append(Genome(identity, child.family, child.genes, name, name, lineage, child.name))
     return genomes
+
+
+def _structure(genome: Genome) -> Hashable:
+    return Learner.of(genome.family, genome.genes).structure
 
 
 def candidate_of(genome: Genome, bank: WeightBank) -> Candidate:
