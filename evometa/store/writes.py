@@ -41,15 +41,15 @@ def insert(connection: sqlite3.Connection, table: str, rows: Iterable[Mapping[st
     if first is None:
         return
     every = chain([first], remaining)
-    insert_rows(connection, table, list(first), ([row[column] for column in first] for row in every))
+    _insert(connection, table, list(first), ([sql_value(row[column]) for column in first] for row in every))
 
 
-def insert_rows(
-    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Iterable[object]]
+def _insert(
+    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[SQLValue]]
 ) -> None:
-    """One row a list of the values of ``columns``."""
+    """One row a list of the values of ``columns``; SQLite itself takes NaN as NULL."""
     statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-    connection.executemany(statement, (list(map(sql_value, row)) for row in rows))
+    connection.executemany(statement, rows)
 
 
 def insert_weights(connection: sqlite3.Connection, weights: Mapping[str, bytes]) -> None:
@@ -147,13 +147,16 @@ def insert_evaluations(connection: sqlite3.Connection, evaluations: Iterable[Eva
     """Evaluations and their task results."""
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM evaluations").fetchone()
     rows: list[dict[str, object]] = []
-    tasks: list[tuple[object, ...]] = []
+    tasks: list[tuple[SQLValue, ...]] = []
     for number, evaluation in enumerate(evaluations, last + 1):
         own = {name: value for name, value in vars(evaluation).items() if name != "tasks"}
         rows.append({"number": number, **own})
-        tasks += ((number, position, *task) for position, task in enumerate(evaluation.tasks))
+        tasks += [
+            (number, position, *map(sql_value, task.words), *task.numbers)
+            for position, task in enumerate(evaluation.tasks)
+        ]
     insert(connection, "evaluations", rows)
-    insert_rows(connection, "task_results", ("evaluation", "position", *TaskResult._fields), tasks)
+    _insert(connection, "task_results", ("evaluation", "position", *TaskResult._fields), tasks)
 
 
 def insert_streams(connection: sqlite3.Connection, generation: int, streams: Mapping[str, int]) -> None:
