@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
 from evometa.genome.codec import content_hash, weights_from_bytes, weights_to_bytes
@@ -22,7 +24,7 @@ from evometa.meta.replay import PLAIN
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner, has_weights
 from evometa.store import JournalEntry
-from evometa.trees import Tree, all_finite, count
+from evometa.trees import Tree, all_finite, count, tree_map
 
 
 @dataclass
@@ -37,13 +39,13 @@ class WeightBank:
     _trees: dict[str, Tree] = field(default_factory=dict, repr=False)
 
     def put(self, weights: Tree) -> str | None:
-        """Keep ``weights`` and return their hash; None for a genome without weights."""
+        """Keep ``weights``, which nobody edits, and return their hash; None for a genome without weights."""
         if not weights:
             return None
         data = weights_to_bytes(weights)
         name = content_hash(data)
         self.blobs[name] = data
-        self._trees[name] = {own: weights[own].detach().clone() for own in sorted(weights)}
+        self._trees[name] = {own: weights[own] for own in sorted(weights)}
         return name
 
     def get(self, name: str | None) -> Tree:
@@ -111,24 +113,33 @@ def refine(
     streams: Sequence[TaskStream],
     executor: Executor,
     progress: Callable[[UnitResult], None] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Refined:
     """Meta-train every genome that has weights and whose genes ask for it, as those genes say.
+
+    ``progress`` and ``meanwhile`` are called as :meth:`evometa.execution.Executor.run` does.
 
     A genome whose refinement fails keeps the weights it was born with, and its lineage says why.
     """
     wanting = [genome for genome in genomes if wants_refinement(genome)]
     units = _units(wanting, bank, streams, executor)
-    outcome: dict[str, tuple[Tree | None, str]] = {}
+    outcome: dict[str, tuple[str | None, str]] = {}
+
+    def take(result: UnitResult) -> None:
+        for index, candidate in enumerate(result.unit.candidates):
+            weights, how = _lifetime(result, index)
+            outcome[candidate.id] = None if weights is None else bank.put(weights), how
+        if progress is not None:
+            progress(result)
+
     ways: Counter[str] = Counter()
     steps, seconds = 0, 0.0
-    for result in executor.run(units, progress):
+    for result in executor.run(units, take, meanwhile):
         seconds += result.seconds
-        for index, candidate in enumerate(result.unit.candidates):
-            outcome[candidate.id] = _lifetime(result, index)
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)
             ways.update({way: len(result.unit.candidates) for way in result.value.ways})
-    return Refined([_written_back(genome, outcome, bank) for genome in genomes], steps, seconds, ways)
+    return Refined([_written_back(genome, outcome) for genome in genomes], steps, seconds, ways)
 
 
 def memory_entry(ways: Mapping[str, int], generation: int, max_bytes: int | None) -> JournalEntry | None:
@@ -187,7 +198,9 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     """The refined weights of one candidate (None where it failed) and what happened, in words."""
     if result.status != Status.COMPLETE or not isinstance(result.value, Refinement):
         return None, f"refinement failed ({result.status}: {result.message})"
-    weights, skipped = result.value.weights[index], result.value.n_skipped[index]
+    # Copies, since the tensors of one candidate may be pieces of those of all.
+    weights = tree_map(torch.clone, result.value.weights[index])
+    skipped = result.value.n_skipped[index]
     steps = int(result.unit.candidates[index].genes["meta.steps"])  # type: ignore[arg-type]
     if not all_finite(weights):
         return None, "refinement failed (its weights became non-finite)"
@@ -195,13 +208,13 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     return weights, f"refined {steps} meta-steps{note}"
 
 
-def _written_back(genome: Genome, outcome: Mapping[str, tuple[Tree | None, str]], bank: WeightBank) -> Genome:
+def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]]) -> Genome:
+    """The genome after its lifetime: ``outcome`` has the name of its weights, None where that failed."""
     if genome.id not in outcome:
         return genome
-    weights, how = outcome[genome.id]
+    name, how = outcome[genome.id]
     lineage = replace(genome.lineage, weights=f"{genome.lineage.weights}; {how}")
-    if weights is None:
+    if name is None:
         return replace(genome, lineage=lineage)
-    name = bank.put(weights)
     heritable = genome.germline if genome.genes["meta.write_back"] == "baldwinian" else name
     return replace(genome, weights=name, germline=heritable, lineage=lineage)

@@ -15,9 +15,8 @@ from evometa.rules.cost import Cost, measure_cost
 from evometa.rules.learner import Learner
 from evometa.store.records import TaskResult
 
-_N_WORDS = 3
 #: The losses and ratios of a run, in the order of its record.
-NUMBERS = TaskResult._fields[_N_WORDS:]
+NUMBERS = TaskResult._fields[3:]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Runs:
     @classmethod
     def of(cls, rows: Sequence[TaskResult]) -> Self:
         """Those that ``rows`` record."""
-        numbers = np.array([row[_N_WORDS:] for row in rows], dtype=np.float64)
+        numbers = np.array([row.numbers for row in rows], dtype=np.float64)
         return cls(np.array([row.status for row in rows], dtype=np.str_), numbers.reshape(-1, len(NUMBERS)))
 
     @classmethod

@@ -58,6 +58,16 @@ def test_an_interrupted_campaign_resumes_to_the_same_content(
     assert content_digest(path) == content_digest(finished)
 
 
+def test_a_generation_that_is_over_is_kept_when_the_next_is_interrupted_before_it_is_refined(
+    run: Run, small: CampaignConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "campaign.db"
+    with pytest.raises(KeyboardInterrupt):
+        run(small, path, listener=StopAfter(2, "refinement"))
+    with CampaignStore.open(path, readonly=True) as store:
+        assert store.last_generation() == 1
+
+
 def test_the_number_of_workers_does_not_change_the_content(
     run: Run, small: CampaignConfig, finished: Path, tmp_path: Path
 ) -> None:
