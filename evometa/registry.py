@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -35,6 +35,11 @@ class Registry(Generic[Member]):
     def built_in(self) -> list[str]:
         """Names of the members that come with evometa."""
         return list(self._members)
+
+    @property
+    def built_in_members(self) -> Mapping[str, Member]:
+        """Those members, by name."""
+        return self._members
 
     def names(self) -> list[str]:
         """Built-in names first, then those of installed entry points."""
@@ -73,12 +78,13 @@ class MadeOf(Generic[Member, Made]):
     def __init__(self, registry: Registry[Member], make: Callable[[list[tuple[str, Member]]], Made]) -> None:
         self._registry = registry
         self._make = make
-        self._made: tuple[list[tuple[str, Member]], Made] | None = None
+        self._made: tuple[dict[str, Member], Made] | None = None
 
     def __call__(self) -> Made:
-        members = list(self._registry)
-        if self._made is None or self._made[0] != members:
-            self._made = members, self._make(members)
+        # Those of entry points were found once and for all.
+        built_in = self._registry.built_in_members
+        if self._made is None or self._made[0] != built_in:
+            self._made = dict(built_in), self._make(list(self._registry))
         return self._made[1]
 
 

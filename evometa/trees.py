@@ -33,8 +33,11 @@ def unpacked(data: Packed) -> Tree:
 
 
 def _bytes(value: Tensor) -> bytes:
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
+    try:
+        return value.numpy(force=True).tobytes()
+    except TypeError:  # a type that NumPy lacks, such as bfloat16
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        return flat.view(torch.uint8).numpy().tobytes()
 
 
 def stack(trees: Sequence[Mapping[str, Tensor]]) -> Tree:

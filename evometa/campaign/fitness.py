@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evometa.campaign.runs import NUMBERS, Runs
 from evometa.errors import TaskError
 from evometa.execution import EvaluationUnit, Executor, UnitResult
 from evometa.inner.cohort import Candidate, by_structure
@@ -21,21 +22,41 @@ from evometa.trees import count
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One candidate's runs on an evaluation's tasks: a row a run, the cost, a message where it failed."""
+    """One candidate's runs on an evaluation's tasks.
 
-    rows: tuple[TaskResult, ...]
+    Attributes:
+        tasks: of each run, the family and the description of its task.
+        runs: how they went.
+        n_inner_steps: what they cost.
+        message: what happened where the candidate failed, else "".
+    """
+
+    tasks: tuple[tuple[str, str], ...]
+    runs: Runs
     n_inner_steps: int
     message: str
 
     @property
     def failed(self) -> bool:
         """Whether no run completed."""
-        return all(row.status != Status.COMPLETE.value for row in self.rows)
+        return not (self.runs.status == Status.COMPLETE.value).any()
+
+    def rows(self) -> tuple[TaskResult, ...]:
+        """The runs as they are stored."""
+        return tuple(
+            TaskResult._make((*task, status, *numbers))
+            for task, status, numbers in zip(
+                self.tasks, self.runs.status.tolist(), self.runs.numbers.tolist(), strict=True
+            )
+        )
 
     def joined(self, other: Evaluated) -> Evaluated:
         """This evaluation followed by ``other``'s, on more tasks."""
         return Evaluated(
-            self.rows + other.rows, self.n_inner_steps + other.n_inner_steps, self.message or other.message
+            self.tasks + other.tasks,
+            Runs.joined((self.runs, other.runs)),
+            self.n_inner_steps + other.n_inner_steps,
+            self.message or other.message,
         )
 
 
@@ -58,20 +79,25 @@ def evaluate_all(
     Raises TaskError when not even the reference can be run: then the tasks are at fault, not a genome.
     """
     seconds = 0.0
-    merged: dict[str, Evaluated] = {candidate.id: Evaluated((), 0, "") for candidate in candidates}
+    merged: dict[str, Evaluated] = {}
     for common in tasks:
         reference = _reference(common, executor)
-        units = evaluation_units(candidates, common.wanted, executor)
-        for result in executor.run(units, progress):
-            seconds += result.seconds
+
+        def take(result: UnitResult, reference: UnrollRecord = reference) -> None:
+            for candidate, found in _unpack(result, reference):
+                merged[candidate] = merged[candidate].joined(found) if candidate in merged else found
             if isinstance(result.value, UnrollRecord) and result.value.rule_counts is not None:
                 note_counts(result.unit.candidates[0].learner, result.value.rule_counts)
-            for candidate, found in _unpack(result, reference):
-                merged[candidate] = merged[candidate].joined(found)
-    return merged, seconds
+            if progress is not None:
+                progress(result)
+
+        units = evaluation_units(candidates, common.wanted, executor)
+        # Taken one by one as they come, while the workers train on.
+        seconds += sum(result.seconds for result in executor.run(units, take))
+    return {candidate.id: merged[candidate.id] for candidate in candidates}, seconds
 
 
-def trial_runs(common: CommonTasks, executor: Executor) -> tuple[TaskResult, ...]:
+def trial_runs(common: CommonTasks, executor: Executor) -> Runs:
     """The reference's own runs on its tasks: what must work before anything else is tried on them.
 
     Raises TaskError when they cannot be trained on, or when their losses cannot be compared by ratio.
@@ -84,7 +110,7 @@ def trial_runs(common: CommonTasks, executor: Executor) -> tuple[TaskResult, ...
             f"above the noise floor {record.noise_floor:.6g}; losses are compared by ratio, so make them "
             "positive or lower noise_floor"
         )
-    return _rows(record, record)[0]
+    return _runs(record, record)[0]
 
 
 def evaluation_units(
@@ -121,15 +147,18 @@ def _reference(common: CommonTasks, executor: Executor) -> UnrollRecord:
 
 def _unpack(result: UnitResult, reference: UnrollRecord) -> list[tuple[str, Evaluated]]:
     ids = [candidate.id for candidate in result.unit.candidates]
+    tasks = tuple((reference.family, description) for description in reference.descriptions)
     if not isinstance(result.value, UnrollRecord):
-        failed = Evaluated(_failed_rows(reference, result.status), 0, result.message)
+        failed = Evaluated(tasks, _failed_runs(reference, result.status), 0, result.message)
         return [(identity, failed) for identity in ids]
     n_inner_steps = result.value.n_inner_steps // len(ids)
-    rows = _rows(result.value, reference)
-    return [(identity, Evaluated(own, n_inner_steps, "")) for identity, own in zip(ids, rows, strict=True)]
+    runs = _runs(result.value, reference)
+    return [
+        (identity, Evaluated(tasks, own, n_inner_steps, "")) for identity, own in zip(ids, runs, strict=True)
+    ]
 
 
-def _rows(record: UnrollRecord, reference: UnrollRecord) -> list[tuple[TaskResult, ...]]:
+def _runs(record: UnrollRecord, reference: UnrollRecord) -> list[Runs]:
     """The runs of each candidate."""
     final_ratio, anytime_ratio = ratios(record, reference)
     numbers = {
@@ -140,18 +169,13 @@ def _rows(record: UnrollRecord, reference: UnrollRecord) -> list[tuple[TaskResul
         "final_ratio": final_ratio,
         "anytime_ratio": anytime_ratio,
     }
-    of_runs = np.stack(list(numbers.values()), axis=-1).tolist()
-    return [
-        tuple(
-            TaskResult(record.family, description, status, **dict(zip(numbers, of_run, strict=True)))
-            for description, status, of_run in zip(record.descriptions, *of_candidate, strict=True)
-        )
-        for of_candidate in zip(record.status.tolist(), of_runs, strict=True)
-    ]
+    columns = np.stack([numbers[name] for name in NUMBERS], axis=-1)
+    columns = np.where(np.isfinite(columns), columns, np.nan) + 0.0  # as in what is stored
+    return list(map(Runs, record.status, columns))
 
 
-def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, ...]:
-    """Rows of a candidate that could not be run: the status, and the worst ratio wherever one is needed."""
+def _failed_runs(reference: UnrollRecord, status: Status) -> Runs:
+    """Runs of a candidate that could not be run: the status, and the worst ratio wherever one is needed."""
     lost = UnrollRecord(
         losses=np.full_like(reference.losses, np.nan),
         valid_losses=np.full_like(reference.valid_losses, np.nan),
@@ -161,4 +185,4 @@ def _failed_rows(reference: UnrollRecord, status: Status) -> tuple[TaskResult, .
         descriptions=reference.descriptions,
         family=reference.family,
     )
-    return _rows(lost, reference)[0]
+    return _runs(lost, reference)[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import torch
 
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
@@ -22,26 +24,28 @@ from evometa.meta.replay import PLAIN, RECORDED
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner, has_weights
 from evometa.store import JournalEntry
-from evometa.trees import Tree, all_finite, count
+from evometa.trees import Tree, all_finite, count, tree_map
 
 
 @dataclass
 class WeightBank:
     """Weights by content hash: those of the living population, and the blobs not yet in the database.
 
-    Those that were asked for are kept as tensors too, since survivors are trained in every generation.
+    They are kept as tensors too, from when they are put in or asked for: survivors are trained in every
+    generation.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     _trees: dict[str, Tree] = field(default_factory=dict, repr=False)
 
     def put(self, weights: Tree) -> str | None:
-        """Keep ``weights`` and return their hash; None for a genome without weights."""
+        """Keep ``weights``, which nobody edits, and return their hash; None for a genome without weights."""
         if not weights:
             return None
         data = weights_to_bytes(weights)
         name = content_hash(data)
         self.blobs[name] = data
+        self._trees[name] = {own: weights[own] for own in sorted(weights)}
         return name
 
     def get(self, name: str | None) -> Tree:
@@ -64,21 +68,25 @@ def birth(
     """Genomes of ``children`` with fresh or inherited weights, not yet refined."""
     genomes = []
     for index, child in enumerate(children):
+        parent = None if child.weights_from is None else parents[child.weights_from]
         learner = Learner.of(child.family, child.genes)
-        weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
-        how = "initialised" if weights else "none"
-        name: str | None = None
-        if child.weights_from is not None:
-            germline = parents[child.weights_from].germline
-            inherited = bank.get(germline)
-            weights, how = inherit(inherited, weights)
-            if how == "inherited" and len(inherited) == len(weights):
-                name = germline  # the parent's weights and no others: the same bytes
-        name = name or bank.put(weights)
+        name: str | None
+        if parent is not None and parent.germline and learner.structure == _structure(parent):
+            name, how = parent.germline, "inherited"  # all of the parent's weights, and no others
+        else:
+            weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
+            how = "initialised" if weights else "none"
+            if parent is not None:
+                weights, how = inherit(bank.get(parent.germline), weights)
+            name = bank.put(weights)
         lineage = Lineage(child.parents, child.operator, generation, how)
         identity = f"{generation:03d}-{index:03d}"
         genomes.append(Genome(identity, child.family, child.genes, name, name, lineage, child.name))
     return genomes
+
+
+def _structure(genome: Genome) -> Hashable:
+    return Learner.of(genome.family, genome.genes).structure
 
 
 def candidate_of(genome: Genome, bank: WeightBank) -> Candidate:
@@ -105,24 +113,33 @@ def refine(
     streams: Sequence[TaskStream],
     executor: Executor,
     progress: Callable[[UnitResult], None] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Refined:
     """Meta-train every genome that has weights and whose genes ask for it, as those genes say.
+
+    ``progress`` and ``meanwhile`` are called as :meth:`evometa.execution.Executor.run` does.
 
     A genome whose refinement fails keeps the weights it was born with, and its lineage says why.
     """
     wanting = [genome for genome in genomes if wants_refinement(genome)]
     units = _units(wanting, bank, streams, executor)
-    outcome: dict[str, tuple[Tree | None, str]] = {}
+    outcome: dict[str, tuple[str | None, str]] = {}
+
+    def take(result: UnitResult) -> None:
+        for index, candidate in enumerate(result.unit.candidates):
+            weights, how = _lifetime(result, index)
+            outcome[candidate.id] = None if weights is None else bank.put(weights), how
+        if progress is not None:
+            progress(result)
+
     ways: Counter[str] = Counter()
     steps, seconds = 0, 0.0
-    for result in executor.run(units, progress):
+    for result in executor.run(units, take, meanwhile):
         seconds += result.seconds
-        for index, candidate in enumerate(result.unit.candidates):
-            outcome[candidate.id] = _lifetime(result, index)
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)
             ways.update({way: len(result.unit.candidates) for way in result.value.ways})
-    return Refined([_written_back(genome, outcome, bank) for genome in genomes], steps, seconds, ways)
+    return Refined([_written_back(genome, outcome) for genome in genomes], steps, seconds, ways)
 
 
 def memory_entry(ways: Mapping[str, int], generation: int, max_bytes: int | None) -> JournalEntry | None:
@@ -181,7 +198,9 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     """The refined weights of one candidate (None where it failed) and what happened, in words."""
     if result.status != Status.COMPLETE or not isinstance(result.value, Refinement):
         return None, f"refinement failed ({result.status}: {result.message})"
-    weights, skipped = result.value.weights[index], result.value.n_skipped[index]
+    # Copies, since the tensors of one candidate may be pieces of those of all.
+    weights = tree_map(torch.clone, result.value.weights[index])
+    skipped = result.value.n_skipped[index]
     steps = int(result.unit.candidates[index].genes["meta.steps"])  # type: ignore[arg-type]
     if not all_finite(weights):
         return None, "refinement failed (its weights became non-finite)"
@@ -189,13 +208,13 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     return weights, f"refined {steps} meta-steps{note}"
 
 
-def _written_back(genome: Genome, outcome: Mapping[str, tuple[Tree | None, str]], bank: WeightBank) -> Genome:
+def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]]) -> Genome:
+    """The genome after its lifetime: ``outcome`` has the name of its weights, None where that failed."""
     if genome.id not in outcome:
         return genome
-    weights, how = outcome[genome.id]
+    name, how = outcome[genome.id]
     lineage = replace(genome.lineage, weights=f"{genome.lineage.weights}; {how}")
-    if weights is None:
+    if name is None:
         return replace(genome, lineage=lineage)
-    name = bank.put(weights)
     heritable = genome.germline if genome.genes["meta.write_back"] == "baldwinian" else name
     return replace(genome, weights=name, germline=heritable, lineage=lineage)

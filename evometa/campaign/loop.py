@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ from evometa.execution import Executor
 from evometa.genome.genome import Genome
 from evometa.inner.task_set import request
 from evometa.meta import TaskStream
+from evometa.process import one_thread, settled
 from evometa.rng import derive_seed
 from evometa.store import CampaignStore
 from evometa.tasks.base import Split
@@ -66,9 +68,14 @@ class Campaign:
         self.objectives, self.space, self.seeds = found.objectives, found.space, found.seeds
         self._cache = cache
         self._compiled: frozenset[int] = frozenset()
+        self._unstored: Callable[[], None] | None = None
 
     def run(self) -> None:
         """Run every generation that is not yet in the store, then the final measurements."""
+        with one_thread(), settled():
+            self._run()
+
+    def _run(self) -> None:
         living = restore(self.store, self.config)
         self._compiled = settle_gradients(self.config, self.space, self.store, self.executor, self.listener)
         if not living.baselines:
@@ -76,8 +83,11 @@ class Campaign:
                 self.config, self.executor, self._cache, self.listener, self._compiled
             )
             living = replace(living, baselines=baselines)
-        for generation in range(living.generation + 1, self.config.evolution.generations):
-            living = self._generation(living, generation)
+        try:
+            for generation in range(living.generation + 1, self.config.evolution.generations):
+                living = self._generation(living, generation)
+        finally:  # also where the next one failed or was interrupted
+            self._store()
         if self.store.status() != "finished":
             self._finish(living)
 
@@ -91,10 +101,23 @@ class Campaign:
             self._compare_precisions(judged, before, book)
         living = self._survive(judged, before, generation)
         book.seconds["generation"] = time.perf_counter() - started
-        commit_generation(self.store, self.config, living, judged, children, book)
+        born_with = {name for genome in children for name in (genome.weights, genome.germline) if name}
+        weights = {name: living.bank.blobs[name] for name in sorted(born_with)}
+        self._unstored = partial(
+            commit_generation, self.store, self.config, living, judged, children, weights, book
+        )
         living.bank.keep_only({name for g in living.population for name in (g.weights, g.germline) if name})
         self._announce(living, judged, book)
         return living
+
+    def _store(self) -> None:
+        """Commit the generation that is not stored yet, if there is one.
+
+        That is done while the workers refine the next one's children: they need not wait for the disk.
+        """
+        commit, self._unstored = self._unstored, None
+        if commit is not None:
+            commit()
 
     def _breed(self, before: Living, generation: int) -> list[Genome]:
         """The children of this generation, with weights, not yet refined."""
@@ -146,7 +169,7 @@ class Campaign:
                 )
             )
         self.listener.phase("refinement", sum(map(wants_refinement, born)))
-        refined = refine(born, bank, streams, self.executor, self.listener.unit)
+        refined = refine(born, bank, streams, self.executor, self.listener.unit, self._store)
         book.seconds["refinement"] = refined.seconds
         book.inner_steps["refinement"] = refined.n_inner_steps
         entry = memory_entry(refined.ways, generation, self.executor.max_bytes)
@@ -167,10 +190,9 @@ class Campaign:
             candidates, tasks, self.executor, self.listener.unit
         )
         book.inner_steps["evaluation"] = sum(found.n_inner_steps for found in evaluated.values())
-        new = {identity: Runs.of(found.rows) for identity, found in evaluated.items()}
         runs = {
-            name: Runs.joined((before.runs[name], own)) if name in before.runs else own
-            for name, own in new.items()
+            name: Runs.joined((before.runs[name], found.runs)) if name in before.runs else found.runs
+            for name, found in evaluated.items()
         }
         values = objective_values(genomes, runs, self.objectives)
         kept = survivors(values, self.config.evolution.population)

@@ -118,6 +118,7 @@ def commit_generation(
     living: Living,
     judged: Judged,
     children: Sequence[Genome],
+    weights: Mapping[str, bytes],
     book: Bookkeeping,
 ) -> None:
     """One transaction: the generation, its new genomes and weights, evaluations, streams and timings."""
@@ -137,7 +138,6 @@ def commit_generation(
         refinement_inner_steps=book.inner_steps.get("refinement", 0),
         evaluation_inner_steps=book.inner_steps.get("evaluation", 0),
     )
-    names = {name for genome in children for name in (genome.weights, genome.germline) if name}
     first = generation == 0
     store.commit_generation(
         record,
@@ -146,7 +146,7 @@ def commit_generation(
             _evaluation(identity, generation, "meta_valid", "fitness", found)
             for identity, found in judged.evaluated.items()
         ],
-        weights={name: living.bank.blobs[name] for name in sorted(names)},
+        weights=weights,
         streams=book.streams,
         baselines=_baseline_rows(config, living.baselines) if first else (),
         timings=_timings(generation, book),
@@ -190,10 +190,10 @@ def _flat(groups: Sequence[Sequence[Genome]]) -> list[Genome]:
 def _evaluation(
     identity: str, generation: int, split: Split, purpose: Purpose, found: Evaluated
 ) -> Evaluation:
-    statuses = {row.status for row in found.rows}
+    statuses = set(found.runs.status.tolist())
     status = statuses.pop() if len(statuses) == 1 else Status.DIVERGED.value
     return Evaluation(
-        identity, generation, split, purpose, found.n_inner_steps, status, found.message, found.rows
+        identity, generation, split, purpose, found.n_inner_steps, status, found.message, found.rows()
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from evometa.campaign.fitness import Evaluated
-from evometa.campaign.runs import Runs, objective_values
+from evometa.campaign.runs import objective_values
 from evometa.genome.genome import Genome
 from evometa.inner.modes import Precision
 from evometa.objectives import find_objective
@@ -38,5 +38,5 @@ def precision_entry(
 
 
 def _meta_losses(genomes: Sequence[Genome], found: Mapping[str, Evaluated]) -> npt.NDArray[np.float64]:
-    runs = {genome.id: Runs.of(found[genome.id].rows) for genome in genomes}
+    runs = {genome.id: found[genome.id].runs for genome in genomes}
     return objective_values(genomes, runs, [find_objective("meta_loss")])[:, 0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Self
 
 import numpy as np
@@ -16,8 +15,8 @@ from evometa.rules.cost import Cost, measure_cost
 from evometa.rules.learner import Learner
 from evometa.store.records import TaskResult
 
-_NUMBERS = ("initial_loss", "final_loss", "valid_loss", "reference_loss", "final_ratio", "anytime_ratio")
-_numbers_of = attrgetter(*_NUMBERS)
+#: The losses and ratios of a run, in the order of its record.
+NUMBERS = TaskResult._fields[3:]
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Runs:
 
     Attributes:
         status: how each ended ``(n,)``.
-        numbers: their losses and ratios, in the order of ``_NUMBERS`` ``(n, 6)``.
+        numbers: their losses and ratios, in the order of ``NUMBERS`` ``(n, 6)``.
     """
 
     status: npt.NDArray[np.str_]
@@ -35,8 +34,8 @@ class Runs:
     @classmethod
     def of(cls, rows: Sequence[TaskResult]) -> Self:
         """Those that ``rows`` record."""
-        numbers = np.array([_numbers_of(row) for row in rows], dtype=np.float64)
-        return cls(np.array([row.status for row in rows], dtype=np.str_), numbers.reshape(-1, len(_NUMBERS)))
+        numbers = np.array([row.numbers for row in rows], dtype=np.float64)
+        return cls(np.array([row.status for row in rows], dtype=np.str_), numbers.reshape(-1, len(NUMBERS)))
 
     @classmethod
     def joined(cls, parts: Iterable[Runs]) -> Self:
@@ -50,7 +49,7 @@ class Runs:
 
     def outcomes(self, cost: Cost) -> Outcomes:
         """What objectives are told of them."""
-        columns = dict(zip(_NUMBERS, np.ascontiguousarray(self.numbers.T), strict=True))
+        columns = dict(zip(NUMBERS, np.ascontiguousarray(self.numbers.T), strict=True))
         return Outcomes(status=self.status, cost=cost, **columns)
 
 

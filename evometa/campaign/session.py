@@ -106,10 +106,10 @@ def check(config: CampaignConfig, executor: Executor) -> None:
         with blamed_on(f"tasks.{number}"):
             build_family(source.use, source.options)
             wanted = [request(source.use, source.options, split, 1, 2, seed) for split in SPLITS]
-            runs = [run for one in wanted for run in trial_runs(CommonTasks(one, reference), executor)]
+            runs = Runs.joined(trial_runs(CommonTasks(one, reference), executor) for one in wanted)
         with blamed_on(f"objectives.use on tasks.{number} ({source.use})"):
             for objective in objectives:
-                objective.strict(Runs.of(runs).outcomes(cost))
+                objective.strict(runs.outcomes(cost))
 
 
 def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) -> CampaignStore:

@@ -12,7 +12,7 @@ import torch
 from joblib import Parallel, delayed
 
 from evometa.execution.units import Unit, UnitResult, halves, run_unit
-from evometa.execution.workers import claim, die_with, interrupts_held, settle, stop_workers
+from evometa.execution.workers import claim, die_with, interrupts_held, settle_once, stop_workers
 from evometa.inner.modes import Precision
 
 
@@ -49,20 +49,28 @@ class Executor:
         return other
 
     def run(
-        self, units: Sequence[Unit], progress: Callable[[UnitResult], None] | None = None
+        self,
+        units: Sequence[Unit],
+        progress: Callable[[UnitResult], None] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[UnitResult]:
-        """All results in the units' order; ``progress`` is called with each as it comes."""
+        """All results in the units' order; ``progress`` is called with each as it comes.
+
+        ``meanwhile`` is called once, when the workers have been given their work; where there are no workers,
+        before it.
+        """
         results: list[UnitResult] = []
-        for batch in self._stream(units):
+        for batch in self._stream(units, meanwhile or _nothing):
             for result in batch:
                 results.append(result)
                 if progress is not None:
                     progress(result)
         return results
 
-    def _stream(self, units: Sequence[Unit]) -> Iterator[list[UnitResult]]:
+    def _stream(self, units: Sequence[Unit], meanwhile: Callable[[], None]) -> Iterator[list[UnitResult]]:
         units = dealt(units, len(self.devices))
         if self.n_workers == 1 or len(units) <= 1:
+            meanwhile()
             yield from (run_unit(unit, str(self.device), self.precision, self.max_bytes) for unit in units)
             return
         parallel = Parallel(n_jobs=self.n_workers, backend="loky", return_as="generator")
@@ -72,6 +80,7 @@ class Executor:
             results = parallel(
                 delayed(_run_in_worker)(unit, places, self.precision, self.max_bytes) for unit in units
             )
+        meanwhile()
         yield from results
 
     def _workplaces(self) -> _Workplaces:
@@ -85,6 +94,10 @@ class Executor:
         if self._has_workers:
             stop_workers()
             self._has_workers = False
+
+
+def _nothing() -> None:
+    pass
 
 
 def dealt(units: Sequence[Unit], n_devices: int) -> list[Unit]:
@@ -123,5 +136,5 @@ def _run_in_worker(
     unit: Unit, places: _Workplaces, precision: Precision, max_bytes: int | None
 ) -> list[UnitResult]:
     die_with(places.driver)
-    settle()
+    settle_once()
     return run_unit(unit, places.claim(), precision, max_bytes)

@@ -21,6 +21,7 @@ from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
 from evometa.meta import Refinement, TaskStream, refine
 from evometa.objectives.baseline import TunedBaseline, tune
+from evometa.process import one_thread
 from evometa.rules.cost import count_rule
 
 #: What a RuntimeError says when memory was asked for in vain.
@@ -114,16 +115,13 @@ def run_unit(
 
 def _attempt(unit: Unit, device: torch.device, precision: Precision, max_bytes: int | None) -> UnitResult:
     started = time.perf_counter()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:
-        with precision_of(precision), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        with one_thread(), precision_of(precision), on_device:
             value = unit.compute(device, max_bytes)
     except Exception as error:  # a bad genome or a user's task must cost one row, not the campaign
         status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.ERROR
         return _failure(unit, status, error, started)
-    finally:
-        torch.set_num_threads(threads)
     return UnitResult(unit, Status.COMPLETE, time.perf_counter() - started, value)
 
 

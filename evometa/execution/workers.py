@@ -7,7 +7,6 @@ print a traceback, and one whose driver was killed would compute on for nobody.
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import signal
 import threading
@@ -21,6 +20,8 @@ from pathlib import Path
 
 from joblib.externals import loky
 from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
+
+from evometa.process import settle
 
 _GLANCE_SECONDS = 1.0
 
@@ -51,13 +52,12 @@ def die_with(driver: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def settle() -> None:
-    """Leave what is imported by now out of garbage collection.
+def settle_once() -> None:
+    """Let garbage collection leave out what this worker has imported by its first unit.
 
     loky's workers collect garbage once a second; going through PyTorch's objects takes a twelfth of it.
     """
-    gc.collect()
-    gc.freeze()
+    settle()
 
 
 @lru_cache

@@ -217,6 +217,8 @@ class Choice(Gene):
         return self.options[0] if self.initial is None else self.initial
 
     def check(self, value: object) -> Value:
+        if type(value) is str and value in self.options:  # most choices are among words
+            return value
         for option in self.options:
             if option == value and isinstance(option, bool) == isinstance(value, bool):
                 return option

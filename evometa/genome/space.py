@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -13,6 +13,8 @@ from evometa.errors import GenomeError, unknown
 from evometa.genome.genes import Choice, Gene, Integer, LogReal, NumericGene, Real, Subset, Value
 
 Genes = Mapping[str, Value]
+#: Of a gene, what makes its value: name, conditions, check and default.
+_Row = tuple[str, tuple[tuple[str, tuple[Value, ...]], ...], Callable[[object], Value], Value]
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,21 @@ class Space:
         return {gene.name: gene for gene in self.genes}
 
     @cached_property
+    def _rows(self) -> tuple[_Row, ...]:
+        return tuple((gene.name, tuple(gene.when.items()), gene.check, gene.default) for gene in self.genes)
+
+    @cached_property
     def _continuous(self) -> tuple[str, ...]:
         return tuple(gene.name for gene in self.genes if isinstance(gene, Real | LogReal))
 
     @cached_property
     def _structural(self) -> tuple[str, ...]:
         return tuple(gene.name for gene in self.genes if isinstance(gene, Integer | Choice | Subset))
+
+    @cached_property
+    def movable(self) -> tuple[Gene, ...]:
+        """The genes that a mutation can change: those that are not held at one value."""
+        return tuple(gene for gene in self.genes if not _is_fixed(gene))
 
     def __iter__(self) -> Iterator[Gene]:
         return iter(self.genes)
@@ -75,13 +86,16 @@ class Space:
 
         Raises GenomeError for a name that is not in the space or a value that is not permitted.
         """
-        for name in values:
-            if name not in self._by_name:
-                raise GenomeError(unknown("gene", name, self.names()))
+        if not values.keys() <= self._by_name.keys():
+            foreign = next(name for name in values if name not in self._by_name)
+            raise GenomeError(unknown("gene", foreign, self.names()))
         chosen: dict[str, Value] = {}
-        for gene in self.genes:
-            if not gene.when or self.is_active(gene, chosen):
-                chosen[gene.name] = gene.check(values[gene.name]) if gene.name in values else gene.default
+        for name, when, check, default in self._rows:
+            for other, options in when:  # as in is_active
+                if other not in chosen or chosen[other] not in options:
+                    break
+            else:
+                chosen[name] = check(values[name]) if name in values else default
         return chosen
 
     def shared(self, values: Genes) -> dict[str, Value]:
@@ -171,6 +185,15 @@ def _limited(gene: Gene, limit: object) -> Gene:
         allowed = tuple(dict.fromkeys(gene.check(option) for option in options))
         return replace(gene, options=allowed, initial=gene.default if gene.default in allowed else allowed[0])
     raise GenomeError(f"gene {gene.name!r} cannot be narrowed")
+
+
+def _is_fixed(gene: Gene) -> bool:
+    """Whether a gene is held at one value (frozen by the campaign's config)."""
+    if isinstance(gene, NumericGene):
+        return gene.low == gene.high
+    if isinstance(gene, Subset):
+        return len(gene.options) == gene.min_size
+    return isinstance(gene, Choice) and len(gene.options) == 1
 
 
 def _only_keys(gene: Gene, limit: Mapping[str, object], known: tuple[str, ...]) -> None:

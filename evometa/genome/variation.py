@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from evometa.genome.genes import Choice, Gene, NumericGene, Subset, Value
+from evometa.genome.genes import Value
 from evometa.genome.space import Genes, Space
 from evometa.trees import Tree
 
@@ -20,7 +20,7 @@ def mutate(
     Genes that become active through a mutated condition take a fresh draw; those that become inactive
     are dropped.
     """
-    movable = [gene for gene in space if gene.name in genes and not _is_fixed(gene)]
+    movable = [gene for gene in space.movable if gene.name in genes]
     picks = generator.random(len(movable)) < rate
     if movable and not picks.any():
         picks[int(generator.integers(len(movable)))] = True
@@ -75,12 +75,3 @@ def inherit(parent: Mapping[str, Tensor], fresh: Tree) -> tuple[Tree, str]:
         return weights, "initialised"
     new = [name for name in fresh if name not in kept]
     return weights, f"inherited {', '.join(kept)}; initialised {', '.join(new)}"
-
-
-def _is_fixed(gene: Gene) -> bool:
-    """Whether a gene is held at one value (frozen by the campaign's config)."""
-    if isinstance(gene, NumericGene):
-        return gene.low == gene.high
-    if isinstance(gene, Subset):
-        return len(gene.options) == gene.min_size
-    return isinstance(gene, Choice) and len(gene.options) == 1

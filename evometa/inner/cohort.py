@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,13 +29,14 @@ class Candidate:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling, with plain data for tensors: every unit of work and its result carry candidates."""
-        return {**self.__dict__, "weights": packed(self.weights)}
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**own, "weights": packed(self.weights)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`__getstate__`."""
         self.__dict__.update(state, weights=unpacked(state["weights"]))
 
-    @property
+    @cached_property
     def learner(self) -> Learner:
         """The candidate's update. Raises GenomeError when its genes are not permitted."""
         return Learner.of(self.family, self.genes)

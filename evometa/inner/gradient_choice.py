@@ -20,6 +20,7 @@ from evometa.inner.compiled_gradient import CompilationError, compiled_gradient
 from evometa.inner.gradient import eager
 from evometa.inner.modes import CompileMode
 from evometa.inner.task_set import PreparedTasks
+from evometa.process import one_thread
 from evometa.tasks.base import Batch, Loss
 
 #: Compiling costs seconds to minutes by itself; less work than that cannot earn it back.
@@ -157,13 +158,8 @@ def _quickest(gradient: Callable[[Loss, Tensor, Batch], object], call: _Call) ->
 @contextmanager
 def _as_in_a_unit() -> Iterator[None]:
     """One thread and no graph, as units of work compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.no_grad():
+        yield
 
 
 def _milliseconds(seconds: float) -> str:

@@ -82,17 +82,14 @@ def part_bytes(
 
     ``measured``: else an upper bound, which costs next to nothing to find.
     """
-    return [_bytes_on(learner, part, demand, measured) for part in parts]
+    on_cpu = parts[0].params.device.type == "cpu"
+    by_kernel = on_cpu and not demand.second_order and has_kernel(learner)
+    rule = _rule_floats(*learner.structure, demand, by_kernel) if measured else _bound(learner, by_kernel)
+    return [_bytes_on(rule, part, demand) for part in parts]
 
 
-def _bytes_on(learner: Learner, part: PreparedTasks, demand: Demand, measured: bool) -> PartBytes:
+def _bytes_on(rule: _Floats, part: PreparedTasks, demand: Demand) -> PartBytes:
     size, width = part.tasks.layout.size, part.params.element_size()
-    by_kernel = part.params.device.type == "cpu" and not demand.second_order and has_kernel(learner)
-    if measured:
-        structural = learner.space.structural(dict(learner.genes))
-        rule = _rule_floats(learner.family, structural, demand, by_kernel)
-    else:
-        rule = _bound(learner, by_kernel)
     task = _task_bytes(part, demand.second_order)
 
     def of(floats: float) -> int:

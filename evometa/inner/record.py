@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,7 @@ class UnrollRecord:
     family: str
     rule_counts: Counts | None = None
 
-    @property
+    @cached_property
     def final_losses(self) -> FloatArray:
         """``(P, T)`` mean of the last ``final_window`` losses."""
         window = min(self.final_window, self.losses.shape[-1])

@@ -27,7 +27,7 @@ def tanh(x: Tensor) -> Tensor:
 
 def uniform(generator: torch.Generator, shape: tuple[int, ...], bound: float) -> Tensor:
     """A draw from U(−bound, bound), float32 on the CPU."""
-    return torch.rand(shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
+    return torch.rand(shape, generator=generator, dtype=torch.float32).mul_(2 * bound).sub_(bound)
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,10 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evometa.genome.genes import Value
 from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import StepContext, UpdateRule
-from evometa.rules.learner import Learner, schedule_space
+from evometa.rules.learner import Learner, Structural, schedule_space
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule
 from evometa.trees import Tree, count
@@ -54,7 +53,6 @@ _PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "ad
 #: Elementwise operations that stand for several.
 _FUSED = {"lerp": 3, "addcmul": 3, "addcdiv": 3}
 
-_Structure = tuple[tuple[str, Value], ...]
 #: How many structures are remembered.
 _N_KEPT = 4096
 
@@ -99,12 +97,12 @@ class Counts:
 
 
 #: Counts of rules by family and structural genes, the latest last.
-_COUNTED: dict[tuple[str, _Structure], Counts] = {}
+_COUNTED: dict[tuple[str, Structural], Counts] = {}
 
 
 def measure_cost(learner: Learner) -> Cost:
     """The cost of ``learner``; equal for all learners of one structure, and measured once for each."""
-    return _cost_of(count_rule(learner), _schedule_counts(_parts(learner)[1]))
+    return _cost_of(count_rule(learner), _schedule_counts(learner.parts[1]))
 
 
 @lru_cache(maxsize=_N_KEPT)
@@ -115,7 +113,7 @@ def _cost_of(rule: Counts, schedule: Counts) -> Cost:
 
 def state_floats_per_param(learner: Learner) -> float:
     """As in :func:`measure_cost`, but without making an update."""
-    rule, schedule = _parts(learner)
+    rule, schedule = learner.parts
     return (_n_rule_state(learner.family, rule) + _schedule_counts(schedule).state) / REFERENCE_LAYOUT.size
 
 
@@ -123,26 +121,19 @@ def count_rule(learner: Learner) -> Counts:
     """The counts of the learner's rule; they are found by an update unless they are known or were noted."""
     if not is_counted(learner):
         note_counts(learner, count_anew(learner))
-    return _COUNTED[learner.family, _parts(learner)[0]]
+    return _COUNTED[learner.family, learner.parts[0]]
 
 
 def is_counted(learner: Learner) -> bool:
     """Whether this process knows what :func:`count_rule` gives."""
-    return (learner.family, _parts(learner)[0]) in _COUNTED
+    return (learner.family, learner.parts[0]) in _COUNTED
 
 
 def note_counts(learner: Learner, counts: Counts) -> None:
     """Take it from another process that :func:`count_rule` gives ``counts`` for such a learner."""
-    _COUNTED[learner.family, _parts(learner)[0]] = counts
+    _COUNTED[learner.family, learner.parts[0]] = counts
     if len(_COUNTED) > _N_KEPT:
         del _COUNTED[next(iter(_COUNTED))]
-
-
-def _parts(learner: Learner) -> tuple[_Structure, _Structure]:
-    """The structural genes of the rule, and those of the schedule: each part has a cost of its own."""
-    schedules, structural = schedule_space(), learner.space.structural(dict(learner.genes))
-    rule = tuple(item for item in structural if item[0] not in schedules)
-    return rule, structural[len(rule) :]
 
 
 def count_anew(learner: Learner) -> Counts:
@@ -151,7 +142,7 @@ def count_anew(learner: Learner) -> Counts:
     Only structural genes count; the continuous ones are at their defaults.
     """
     family = learner.rule_family
-    genes = family.space.complete(dict(_parts(learner)[0]))
+    genes = family.space.complete(dict(learner.parts[0]))
     rule = family.build(genes)
     weights, params, grads, context = _reference(rule)
     hyper = {name: torch.tensor(value) for name, value in family.space.continuous(genes).items()}
@@ -164,7 +155,7 @@ def count_anew(learner: Learner) -> Counts:
 
 
 @lru_cache(maxsize=_N_KEPT)
-def _n_rule_state(family: str, structure: _Structure) -> int:
+def _n_rule_state(family: str, structure: Structural) -> int:
     """Numbers that the rule of these structural genes keeps between steps."""
     rule = RULES[family].build(RULES[family].space.complete(dict(structure)))
     weights, params, _, context = _reference(rule)
@@ -172,7 +163,7 @@ def _n_rule_state(family: str, structure: _Structure) -> int:
 
 
 @lru_cache(maxsize=_N_KEPT)
-def _schedule_counts(structure: _Structure) -> Counts:
+def _schedule_counts(structure: Structural) -> Counts:
     """One factor, the continuous genes at their defaults."""
     space = schedule_space()
     genes = space.complete(dict(structure))

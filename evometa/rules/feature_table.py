@@ -37,9 +37,9 @@ WITHIN_TENSOR: tuple[Scope, ...] = ("coordinate", "row", "column")
 Compute = Callable[[Signals, Sequence[float]], Sequence[Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Feature:
-    """One kind of feature.
+    """One kind of feature; a row of the table, equal to itself alone.
 
     Attributes:
         kind: its name without a decay.

@@ -24,6 +24,9 @@ from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
 from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
 
+#: Integer, choice and subset genes with their values.
+Structural = tuple[tuple[str, Value], ...]
+
 #: Spaces of learners by the identity of their family, with the family and the schedules that they are of.
 _SPACES: dict[int, tuple[RuleFamily, Space, Space]] = {}
 #: Learners by family and genes with the space they were checked by, the latest last; how many are kept.
@@ -105,9 +108,16 @@ class Learner:
         return learner_space(self.rule_family)
 
     @cached_property
-    def structure(self) -> Hashable:
+    def structure(self) -> tuple[str, Structural]:
         """What two genomes must share to run in one cohort: all but the continuous genes."""
         return (self.family, self.space.structural(dict(self.genes)))
+
+    @cached_property
+    def parts(self) -> tuple[Structural, Structural]:
+        """The structural genes of the rule, and those of the schedule: each part has a cost of its own."""
+        schedules, structural = schedule_space(), self.space.structural(dict(self.genes))
+        rule = tuple(item for item in structural if item[0] not in schedules)
+        return rule, structural[len(rule) :]
 
     @cached_property
     def hyper(self) -> dict[str, float]:

@@ -132,9 +132,11 @@ class CampaignStore(Queries):
                 raise StoreError(
                     f"campaign {self.name!r}: generation {record.index} is not stored, the next is {expected}"
                 )
-            writes.insert_generation(self._connection, record)
+            # What is referred to comes first: while any reference leads nowhere, SQLite goes through all
+            # genomes for every new blob of weights.
             writes.insert_weights(self._connection, weights or {})
             writes.insert_genomes(self._connection, genomes)
+            writes.insert_generation(self._connection, record)
             self._insert_results(record.index, evaluations, streams or {}, baselines, timings)
             self._connection.execute("UPDATE campaign SET finished = 0")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 if TYPE_CHECKING:  # at run time it would import torch
     from evometa.tasks.base import Split
@@ -34,9 +34,22 @@ def finite_or_nan(value: float | None) -> float:
     return math.nan if finite is None else finite
 
 
-@dataclass(frozen=True)
-class TaskResult:
+class _TaskResult(NamedTuple):
+    family: str
+    description: str
+    status: str
+    initial_loss: float
+    final_loss: float
+    valid_loss: float
+    reference_loss: float
+    final_ratio: float
+    anytime_ratio: float
+
+
+class TaskResult(_TaskResult):
     """One training run: a candidate on one task of an evaluation. Numbers not measured are nan.
+
+    A tuple, because a generation has thousands; ``_make`` takes one whose numbers are finite or nan already.
 
     Attributes:
         family: name of the task family.
@@ -50,20 +63,34 @@ class TaskResult:
         anytime_ratio: the same for the geometric mean over all steps.
     """
 
-    family: str
-    description: str
-    status: str
-    initial_loss: float = math.nan
-    final_loss: float = math.nan
-    valid_loss: float = math.nan
-    reference_loss: float = math.nan
-    final_ratio: float = math.nan
-    anytime_ratio: float = math.nan
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name not in ("family", "description", "status"):
-                object.__setattr__(self, name, finite_or_nan(value))
+    def __new__(
+        cls,
+        family: str,
+        description: str,
+        status: str,
+        initial_loss: float = math.nan,
+        final_loss: float = math.nan,
+        valid_loss: float = math.nan,
+        reference_loss: float = math.nan,
+        final_ratio: float = math.nan,
+        anytime_ratio: float = math.nan,
+    ) -> Self:
+        """Numbers that are not finite become nan."""
+        numbers = (initial_loss, final_loss, valid_loss, reference_loss, final_ratio, anytime_ratio)
+        return super().__new__(cls, family, description, status, *map(finite_or_nan, numbers))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Family, description and status."""
+        return self.family, self.description, self.status
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The losses and ratios, in the order of the fields."""
+        _, _, _, *numbers = self
+        return tuple(numbers)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from numbers import Integral, Real
 
 from evometa.errors import StoreError
 from evometa.genome.genome import Genome
-from evometa.store.records import Baseline, Evaluation, GenerationRecord, Timing, finite_or_none
+from evometa.store.records import Baseline, Evaluation, GenerationRecord, TaskResult, Timing, finite_or_none
 
 SQLValue = int | float | str | bytes | None
 
@@ -21,12 +21,12 @@ def sql_value(value: object) -> SQLValue:
 
     Lone surrogates, which the text of an exception may hold, are written as escapes.
     """
-    if value is None or isinstance(value, bytes):
-        return value
+    if isinstance(value, float):  # most are
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bytes):
+        return value
     if isinstance(value, int | Integral):  # int first: an abstract class takes its time to answer
         return int(value)
     if isinstance(value, Real):
@@ -40,9 +40,16 @@ def insert(connection: sqlite3.Connection, table: str, rows: Iterable[Mapping[st
     first = next(remaining, None)
     if first is None:
         return
-    statement = f"INSERT INTO {table} ({', '.join(first)}) VALUES ({', '.join('?' * len(first))})"
     every = chain([first], remaining)
-    connection.executemany(statement, ([sql_value(row[column]) for column in first] for row in every))
+    _insert(connection, table, list(first), ([sql_value(row[column]) for column in first] for row in every))
+
+
+def _insert(
+    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[SQLValue]]
+) -> None:
+    """One row a list of the values of ``columns``; SQLite itself takes NaN as NULL."""
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    connection.executemany(statement, rows)
 
 
 def insert_weights(connection: sqlite3.Connection, weights: Mapping[str, bytes]) -> None:
@@ -140,14 +147,16 @@ def insert_evaluations(connection: sqlite3.Connection, evaluations: Iterable[Eva
     """Evaluations and their task results."""
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM evaluations").fetchone()
     rows: list[dict[str, object]] = []
-    tasks: list[dict[str, object]] = []
+    tasks: list[tuple[SQLValue, ...]] = []
     for number, evaluation in enumerate(evaluations, last + 1):
         own = {name: value for name, value in vars(evaluation).items() if name != "tasks"}
         rows.append({"number": number, **own})
-        for position, task in enumerate(evaluation.tasks):
-            tasks.append({"evaluation": number, "position": position, **vars(task)})
+        tasks += [
+            (number, position, *map(sql_value, task.words), *task.numbers)
+            for position, task in enumerate(evaluation.tasks)
+        ]
     insert(connection, "evaluations", rows)
-    insert(connection, "task_results", tasks)
+    _insert(connection, "task_results", ("evaluation", "position", *TaskResult._fields), tasks)
 
 
 def insert_streams(connection: sqlite3.Connection, generation: int, streams: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_an_interrupted_campaign_resumes_to_the_same_content(
     assert content_digest(path) == content_digest(finished)
 
 
+def test_a_generation_that_is_over_is_kept_when_the_next_is_interrupted_before_it_is_refined(
+    run: Run, small: CampaignConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "campaign.db"
+    with pytest.raises(KeyboardInterrupt):
+        run(small, path, listener=StopAfter(2, "refinement"))
+    with CampaignStore.open(path, readonly=True) as store:
+        assert store.last_generation() == 1
+
+
 def test_the_number_of_workers_does_not_change_the_content(
     run: Run, small: CampaignConfig, finished: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +86,18 @@ def test_torch_s_global_generator_is_left_alone(run: Run, small: CampaignConfig,
     before = torch.get_rng_state()
     run(small, tmp_path / "rng" / "campaign.db")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_and_garbage_collection_are_left_as_they_were(
+    run: Run, small: CampaignConfig, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads(), gc.get_freeze_count()
+    torch.set_num_threads(2)
+    try:
+        run(small, tmp_path / "campaign.db")
+        assert (torch.get_num_threads(), gc.get_freeze_count()) == (2, before[1])
+    finally:
+        torch.set_num_threads(before[0])
 
 
 def test_the_store_holds_what_happened(small: CampaignConfig, finished: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from evometa.campaign import Campaign, Silent
 from evometa.campaign.fitness import Evaluated
 from evometa.campaign.precision import precision_entry
+from evometa.campaign.runs import Runs
 from evometa.config import CampaignConfig, config_to_json
 from evometa.execution import Executor
 from evometa.genome.genome import Genome, Lineage
@@ -27,7 +28,9 @@ def genomes(n: int) -> list[Genome]:
 def evaluated(ratios: list[float]) -> dict[str, Evaluated]:
     """One run a genome, which ends at ``ratio`` times what tuned Adam reaches."""
     return {
-        str(i): Evaluated((TaskResult("t", "t", "complete", 1.0, r, r, 1.0, r, r),), 1, "")
+        str(i): Evaluated(
+            (("t", "t"),), Runs.of([TaskResult("t", "t", "complete", 1.0, r, r, 1.0, r, r)]), 1, ""
+        )
         for i, r in enumerate(ratios)
     }
 
