@@ -3,13 +3,15 @@
 A campaign is run as a user runs it; whatever passes outside the executor's runs (variation, ranking, store,
 the figure drawn in the end) is not inner training. Nor is counting the operations of every new structure,
 which workers do inside those runs: it is timed once more afterwards, and a worker's share of that is added.
+So is a worker's share of the processor's time that the driver takes inside the runs, to send work and to
+unpack results.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from evometa.config import (
     RefinementConfig,
     TaskSource,
 )
-from evometa.execution import Executor, pick_devices, pick_workers
+from evometa.execution import Executor, Unit, pick_devices, pick_workers
 from evometa.genome.genome import Genome
 from evometa.plots.registry import draw
 from evometa.rules.cost import count_anew
@@ -41,6 +43,7 @@ class Share:
     Attributes:
         total_seconds: from its start to its figure.
         inner_seconds: inside the executor's runs.
+        driving_seconds: of the driver's processor time inside the executor's runs.
         counting_seconds: of counting the operations of all its structures, alone.
         figure_seconds: of drawing the Pareto front.
         n_workers: processes that train and count side by side.
@@ -52,6 +55,7 @@ class Share:
     horizon: int
     total_seconds: float
     inner_seconds: float
+    driving_seconds: float
     counting_seconds: float
     figure_seconds: float
     n_workers: int
@@ -59,7 +63,8 @@ class Share:
     @property
     def other_seconds(self) -> float:
         """Wall-clock that is not inner training."""
-        return self.total_seconds - self.inner_seconds + self.counting_seconds / self.n_workers
+        inside = self.driving_seconds + self.counting_seconds
+        return self.total_seconds - self.inner_seconds + inside / self.n_workers
 
     @property
     def other(self) -> float:
@@ -94,17 +99,18 @@ def settings(device: str = "cpu", *, quick: bool) -> CampaignConfig:
 
 
 @contextmanager
-def timed_executor() -> Iterator[list[float]]:
-    """Seconds of every run of an executor inside the block."""
-    seconds: list[float] = []
+def timed_executor() -> Iterator[list[tuple[float, float]]]:
+    """Of every run of an executor inside the block the seconds, and those of the driver's processor time."""
+    seconds: list[tuple[float, float]] = []
     run = Executor.run
 
-    def timed(self: Executor, *args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
+    def timed(self: Executor, units: Sequence[Unit], *args: Any) -> Any:
+        started, used = time.perf_counter(), time.process_time()
         try:
-            return run(self, *args, **kwargs)
+            return run(self, units, *args)
         finally:
-            seconds.append(time.perf_counter() - started)
+            by_itself = self.n_workers == 1 or len(units) <= 1  # then it is the driver who trains
+            seconds.append((time.perf_counter() - started, 0.0 if by_itself else time.process_time() - used))
 
     Executor.run = timed  # type: ignore[method-assign]
     try:
@@ -151,7 +157,8 @@ def measure(progress: Progress, device: str, *, quick: bool) -> Share:
         n_tasks=source.n_tasks,
         horizon=source.horizon,
         total_seconds=ended - started,
-        inner_seconds=sum(inner),
+        inner_seconds=sum(seconds for seconds, _ in inner),
+        driving_seconds=sum(used for _, used in inner),
         counting_seconds=counting,
         figure_seconds=ended - drawing,
         n_workers=pick_workers(config.execution.workers, pick_devices(config.execution.device)),

@@ -113,11 +113,8 @@ def refine(
     streams: Sequence[TaskStream],
     executor: Executor,
     progress: Callable[[UnitResult], None] | None = None,
-    meanwhile: Callable[[], None] | None = None,
 ) -> Refined:
     """Meta-train every genome that has weights and whose genes ask for it, as those genes say.
-
-    ``progress`` and ``meanwhile`` are called as :meth:`evometa.execution.Executor.run` does.
 
     A genome whose refinement fails keeps the weights it was born with, and its lineage says why.
     """
@@ -134,7 +131,7 @@ def refine(
 
     ways: Counter[str] = Counter()
     steps, seconds = 0, 0.0
-    for result in executor.run(units, take, meanwhile):
+    for result in executor.run(units, take):
         seconds += result.seconds
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)

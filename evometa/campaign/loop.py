@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +67,6 @@ class Campaign:
         self.objectives, self.space, self.seeds = found.objectives, found.space, found.seeds
         self._cache = cache
         self._compiled: frozenset[int] = frozenset()
-        self._unstored: Callable[[], None] | None = None
 
     def run(self) -> None:
         """Run every generation that is not yet in the store, then the final measurements."""
@@ -83,11 +81,8 @@ class Campaign:
                 self.config, self.executor, self._cache, self.listener, self._compiled
             )
             living = replace(living, baselines=baselines)
-        try:
-            for generation in range(living.generation + 1, self.config.evolution.generations):
-                living = self._generation(living, generation)
-        finally:  # also where the next one failed or was interrupted
-            self._store()
+        for generation in range(living.generation + 1, self.config.evolution.generations):
+            living = self._generation(living, generation)
         if self.store.status() != "finished":
             self._finish(living)
 
@@ -101,23 +96,10 @@ class Campaign:
             self._compare_precisions(judged, before, book)
         living = self._survive(judged, before, generation)
         book.seconds["generation"] = time.perf_counter() - started
-        born_with = {name for genome in children for name in (genome.weights, genome.germline) if name}
-        weights = {name: living.bank.blobs[name] for name in sorted(born_with)}
-        self._unstored = partial(
-            commit_generation, self.store, self.config, living, judged, children, weights, book
-        )
+        commit_generation(self.store, self.config, living, judged, children, book)
         living.bank.keep_only({name for g in living.population for name in (g.weights, g.germline) if name})
         self._announce(living, judged, book)
         return living
-
-    def _store(self) -> None:
-        """Commit the generation that is not stored yet, if there is one.
-
-        That is done while the workers refine the next one's children: they need not wait for the disk.
-        """
-        commit, self._unstored = self._unstored, None
-        if commit is not None:
-            commit()
 
     def _breed(self, before: Living, generation: int) -> list[Genome]:
         """The children of this generation, with weights, not yet refined."""
@@ -169,7 +151,7 @@ class Campaign:
                 )
             )
         self.listener.phase("refinement", sum(map(wants_refinement, born)))
-        refined = refine(born, bank, streams, self.executor, self.listener.unit, self._store)
+        refined = refine(born, bank, streams, self.executor, self.listener.unit)
         book.seconds["refinement"] = refined.seconds
         book.inner_steps["refinement"] = refined.n_inner_steps
         entry = memory_entry(refined.ways, generation, self.executor.max_bytes)

@@ -118,7 +118,6 @@ def commit_generation(
     living: Living,
     judged: Judged,
     children: Sequence[Genome],
-    weights: Mapping[str, bytes],
     book: Bookkeeping,
 ) -> None:
     """One transaction: the generation, its new genomes and weights, evaluations, streams and timings."""
@@ -138,6 +137,7 @@ def commit_generation(
         refinement_inner_steps=book.inner_steps.get("refinement", 0),
         evaluation_inner_steps=book.inner_steps.get("evaluation", 0),
     )
+    names = {name for genome in children for name in (genome.weights, genome.germline) if name}
     first = generation == 0
     store.commit_generation(
         record,
@@ -146,7 +146,7 @@ def commit_generation(
             _evaluation(identity, generation, "meta_valid", "fitness", found)
             for identity, found in judged.evaluated.items()
         ],
-        weights=weights,
+        weights={name: living.bank.blobs[name] for name in sorted(names)},
         streams=book.streams,
         baselines=_baseline_rows(config, living.baselines) if first else (),
         timings=_timings(generation, book),

@@ -49,28 +49,20 @@ class Executor:
         return other
 
     def run(
-        self,
-        units: Sequence[Unit],
-        progress: Callable[[UnitResult], None] | None = None,
-        meanwhile: Callable[[], None] | None = None,
+        self, units: Sequence[Unit], progress: Callable[[UnitResult], None] | None = None
     ) -> list[UnitResult]:
-        """All results in the units' order; ``progress`` is called with each as it comes.
-
-        ``meanwhile`` is called once, when the workers have been given their work; where there are no workers,
-        before it.
-        """
+        """All results in the units' order; ``progress`` is called with each as it comes."""
         results: list[UnitResult] = []
-        for batch in self._stream(units, meanwhile or _nothing):
+        for batch in self._stream(units):
             for result in batch:
                 results.append(result)
                 if progress is not None:
                     progress(result)
         return results
 
-    def _stream(self, units: Sequence[Unit], meanwhile: Callable[[], None]) -> Iterator[list[UnitResult]]:
+    def _stream(self, units: Sequence[Unit]) -> Iterator[list[UnitResult]]:
         units = dealt(units, len(self.devices))
         if self.n_workers == 1 or len(units) <= 1:
-            meanwhile()
             yield from (run_unit(unit, str(self.device), self.precision, self.max_bytes) for unit in units)
             return
         parallel = Parallel(n_jobs=self.n_workers, backend="loky", return_as="generator")
@@ -80,7 +72,6 @@ class Executor:
             results = parallel(
                 delayed(_run_in_worker)(unit, places, self.precision, self.max_bytes) for unit in units
             )
-        meanwhile()
         yield from results
 
     def _workplaces(self) -> _Workplaces:
@@ -94,10 +85,6 @@ class Executor:
         if self._has_workers:
             stop_workers()
             self._has_workers = False
-
-
-def _nothing() -> None:
-    pass
 
 
 def dealt(units: Sequence[Unit], n_devices: int) -> list[Unit]:

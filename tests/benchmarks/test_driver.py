@@ -142,7 +142,8 @@ def test_runs_of_an_executor_are_timed_and_the_class_is_left_as_it_was() -> None
 
 
 def test_a_share_leaves_out_inner_training_and_takes_in_what_else_workers_do() -> None:
-    times = {"total_seconds": 100.0, "inner_seconds": 97.0, "counting_seconds": 4.0, "figure_seconds": 1.0}
+    times = {"total_seconds": 100.0, "inner_seconds": 97.5, "driving_seconds": 1.0, "counting_seconds": 4.0}
+    times["figure_seconds"] = 1.0
     share = Share(256, 50, 2, 50, **times, n_workers=2)
     assert share.other == pytest.approx(0.05)
     assert share.other_seconds_per_generation == pytest.approx(4 / 50)

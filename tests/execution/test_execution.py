@@ -72,17 +72,6 @@ def test_results_come_in_the_order_of_units_whoever_computes_them() -> None:
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
-@pytest.mark.parametrize("n_units", [0, 1, 3])
-def test_what_is_to_be_done_meanwhile_is_done_once_before_the_first_result(
-    n_workers: int, n_units: int
-) -> None:
-    units = [EvaluationUnit((candidate(f"c{i}", "sgd"),), WANTED) for i in range(n_units)]
-    events: list[str] = []
-    Executor(CPU, n_workers).run(units, lambda _: events.append("result"), lambda: events.append("meanwhile"))
-    assert events == ["meanwhile", *["result"] * n_units]
-
-
-@pytest.mark.parametrize("n_workers", [1, 2])
 def test_the_operations_of_a_rule_are_counted_where_that_is_asked_for(n_workers: int) -> None:
     members = [candidate("r", "recurrent", hidden=7), candidate("m", "mlp", hidden=5)]
     units = [EvaluationUnit((member,), WANTED, counted=member.id == "r") for member in members]
