@@ -2,7 +2,8 @@
 
 A campaign is run as a user runs it; whatever passes outside the executor's runs (variation, ranking, store,
 the figure drawn in the end) is not inner training. Nor is counting the operations of every new structure,
-which workers do inside those runs: it is timed once more afterwards, and a worker's share of that is added.
+which workers do inside those runs where an objective asks for it: it is timed once more afterwards, and a
+worker's share of that is added.
 So is a worker's share of the processor's time that the driver takes inside the runs, to send work and to
 unpack results.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 from benchmarks.rounds import Progress
 from evometa.campaign.events import GenerationSummary, Silent
+from evometa.campaign.runs import reads_flops
 from evometa.campaign.session import run_campaign
 from evometa.config import (
     CampaignConfig,
@@ -30,6 +32,7 @@ from evometa.config import (
 )
 from evometa.execution import Executor, Unit, pick_devices, pick_workers
 from evometa.genome.genome import Genome
+from evometa.objectives import find_objective
 from evometa.plots.registry import draw
 from evometa.rules.cost import count_anew
 from evometa.rules.learner import Learner
@@ -149,7 +152,8 @@ def measure(progress: Progress, device: str, *, quick: bool) -> Share:
         with CampaignStore.open(path, readonly=True) as store:
             draw("pareto_front", store, Path(folder))
             ended = time.perf_counter()
-            counting = counting_seconds(store.genomes())
+            counts = reads_flops(map(find_objective, config.objectives.use))
+            counting = counting_seconds(store.genomes()) if counts else 0.0
     (source,) = config.tasks
     return Share(
         population=config.evolution.population,

@@ -73,10 +73,13 @@ def evaluate_all(
     tasks: Sequence[CommonTasks],
     executor: Executor,
     progress: Callable[[UnitResult], None] | None = None,
+    *,
+    counted: bool = False,
 ) -> tuple[dict[str, Evaluated], float]:
     """Every candidate on every task source, by candidate id, and the seconds of work.
 
-    Raises TaskError when not even the reference can be run: then the tasks are at fault, not a genome.
+    ``counted``: the operations of structures that are new are counted on the way. Raises TaskError when not
+    even the reference can be run: then the tasks are at fault, not a genome.
     """
     seconds = 0.0
     merged: dict[str, Evaluated] = {}
@@ -91,7 +94,7 @@ def evaluate_all(
             if progress is not None:
                 progress(result)
 
-        units = evaluation_units(candidates, common.wanted, executor)
+        units = evaluation_units(candidates, common.wanted, executor, counted=counted)
         # Taken one by one as they come, while the workers train on.
         seconds += sum(result.seconds for result in executor.run(units, take))
     return {candidate.id: merged[candidate.id] for candidate in candidates}, seconds
@@ -114,19 +117,20 @@ def trial_runs(common: CommonTasks, executor: Executor) -> Runs:
 
 
 def evaluation_units(
-    candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor
+    candidates: Sequence[Candidate], wanted: TaskRequest, executor: Executor, *, counted: bool = False
 ) -> list[EvaluationUnit]:
     """The work of training ``candidates`` on ``wanted``, candidates of equal structure together.
 
-    Whoever is the first to train a structure counts its operations too: the driver would do it alone.
+    With ``counted`` whoever is the first to train a structure counts its operations too: the driver would do
+    it alone.
     """
     units = []
     for group in by_structure(candidates).values():
         members = [candidates[index] for index in group]
-        counted = not is_counted(members[0].learner)
+        counts = counted and not is_counted(members[0].learner)
         for chunk in chunks(members, wanted, executor.device, max_bytes=executor.max_bytes):
-            units.append(EvaluationUnit(tuple(members[i] for i in chunk), wanted, counted))
-            counted = False
+            units.append(EvaluationUnit(tuple(members[i] for i in chunk), wanted, counts))
+            counts = False
     # The longest first, so that no worker is left with one at the end: a network's update takes about a
     # multiply-add for each of its weights.
     return sorted(units, key=lambda unit: -len(unit.candidates) * count(unit.candidates[0].weights))

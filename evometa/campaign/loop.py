@@ -32,7 +32,7 @@ from evometa.campaign.persistence import (
     restore,
 )
 from evometa.campaign.precision import precision_entry
-from evometa.campaign.runs import Runs, objective_values
+from evometa.campaign.runs import Runs, objective_values, reads_flops
 from evometa.config import CampaignConfig
 from evometa.errors import GenomeError
 from evometa.evolution.front import bounds, hypervolume, non_dominated
@@ -169,7 +169,7 @@ class Campaign:
         self.listener.phase("evaluation", len(genomes) * len(tasks))
         candidates = [candidate_of(genome, before.bank) for genome in genomes]
         evaluated, book.seconds["evaluation"] = evaluate_all(
-            candidates, tasks, self.executor, self.listener.unit
+            candidates, tasks, self.executor, self.listener.unit, counted=reads_flops(self.objectives)
         )
         book.inner_steps["evaluation"] = sum(found.n_inner_steps for found in evaluated.values())
         runs = {

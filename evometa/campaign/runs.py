@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from evometa.genome.genome import Genome
 from evometa.objectives import Objective, Outcomes
-from evometa.rules.cost import Cost, measure_cost
+from evometa.rules.cost import Cost, measure_cost, size_cost
 from evometa.rules.learner import Learner
 from evometa.store.records import TaskResult
 
@@ -53,12 +53,18 @@ class Runs:
         return Outcomes(status=self.status, cost=cost, **columns)
 
 
+def reads_flops(objectives: Iterable[Objective]) -> bool:
+    """Whether any of them asks for operations, so that those of every new structure have to be counted."""
+    return any(objective.reads_flops for objective in objectives)
+
+
 def objective_values(
     genomes: Sequence[Genome], runs: Mapping[str, Runs], objectives: Sequence[Objective]
 ) -> npt.NDArray[np.float64]:
     """Finite values ``(n, M)`` of ``genomes`` from the task runs of each, which are pooled."""
     values = np.empty((len(genomes), len(objectives)))
+    cost_of = measure_cost if reads_flops(objectives) else size_cost
     for i, genome in enumerate(genomes):
-        pooled = runs[genome.id].outcomes(measure_cost(Learner.of(genome.family, genome.genes)))
+        pooled = runs[genome.id].outcomes(cost_of(Learner.of(genome.family, genome.genes)))
         values[i] = [objective(pooled) for objective in objectives]
     return values

@@ -67,6 +67,8 @@ class Objective:
             may be zero.
         ideal, reference: the ends of the interval that the hypervolume counts, in the objective's unit.
             With ``reference=None`` they are taken from the first generation.
+        reads_flops: whether it reads ``cost.flops_per_param``. Where no objective of a campaign does, nobody
+            counts operations, and it is nan.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Objective:
     scale: Scale = "linear"
     ideal: float = 0.0
     reference: float | None = None
+    reads_flops: bool = True
 
     def __call__(self, outcomes: Outcomes) -> float:
         """The value, at most :attr:`worst`, which also stands for a value that :meth:`strict` refuses."""

@@ -24,6 +24,7 @@ for _objective in (
         worst=1e6,
         scale="log1p",
         reference=1000.0,
+        reads_flops=False,
     ),
     Objective(
         "flops",

@@ -56,6 +56,7 @@ for _objective in (
         scale="log",
         ideal=0.01,
         reference=10.0,
+        reads_flops=False,
     ),
     Objective(
         "anytime",
@@ -66,6 +67,7 @@ for _objective in (
         scale="log",
         ideal=0.01,
         reference=10.0,
+        reads_flops=False,
     ),
     Objective(
         "robustness",
@@ -76,9 +78,16 @@ for _objective in (
         scale="log",
         ideal=0.01,
         reference=WORST_RATIO,
+        reads_flops=False,
     ),
     Objective(
-        "divergence", "share of runs that diverged or failed", "share", divergence, worst=1.0, reference=1.0
+        "divergence",
+        "share of runs that diverged or failed",
+        "share",
+        divergence,
+        worst=1.0,
+        reference=1.0,
+        reads_flops=False,
     ),
     Objective(
         "final_loss",
@@ -87,6 +96,7 @@ for _objective in (
         final_loss,
         worst=WORST_LOSS,
         scale="log",
+        reads_flops=False,
     ),
     Objective(
         "valid_loss",
@@ -95,6 +105,7 @@ for _objective in (
         valid_loss,
         worst=WORST_LOSS,
         scale="log",
+        reads_flops=False,
     ),
 ):
     OBJECTIVES.add(_objective.name, _objective)

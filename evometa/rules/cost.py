@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
+from math import nan
 from operator import add
 from typing import Any
 
@@ -63,10 +64,10 @@ class Cost:
 
     Attributes:
         state_floats_per_param: numbers kept between steps, per coordinate of the model.
-        flops_per_param: operations of one update, per coordinate of the model.
+        flops_per_param: operations of one update, per coordinate of the model; nan where not counted.
         n_weights: number of meta-trained weights φ.
         floats_written_per_param: numbers that one update in PyTorch writes, the next state and the step
-            included, per coordinate of the model.
+            included, per coordinate of the model; nan where not counted.
     """
 
     state_floats_per_param: float
@@ -105,6 +106,18 @@ def measure_cost(learner: Learner) -> Cost:
     return _cost_of(count_rule(learner), _schedule_counts(learner.parts[1]))
 
 
+def size_cost(learner: Learner) -> Cost:
+    """The part of :func:`measure_cost` that is told without an update; what an update does is nan."""
+    rule, schedule = learner.parts
+    return _size_cost(_rule_size(learner.family, rule), _schedule_counts(schedule))
+
+
+@lru_cache(maxsize=_N_KEPT)
+def _size_cost(rule: tuple[int, int], schedule: Counts) -> Cost:
+    state, weights = rule[0] + schedule.state, rule[1] + schedule.weights
+    return Cost(state / REFERENCE_LAYOUT.size, nan, weights, nan)
+
+
 @lru_cache(maxsize=_N_KEPT)
 def _cost_of(rule: Counts, schedule: Counts) -> Cost:
     found, size = rule + schedule, REFERENCE_LAYOUT.size
@@ -113,8 +126,7 @@ def _cost_of(rule: Counts, schedule: Counts) -> Cost:
 
 def state_floats_per_param(learner: Learner) -> float:
     """As in :func:`measure_cost`, but without making an update."""
-    rule, schedule = learner.parts
-    return (_n_rule_state(learner.family, rule) + _schedule_counts(schedule).state) / REFERENCE_LAYOUT.size
+    return size_cost(learner).state_floats_per_param
 
 
 def count_rule(learner: Learner) -> Counts:
@@ -155,11 +167,11 @@ def count_anew(learner: Learner) -> Counts:
 
 
 @lru_cache(maxsize=_N_KEPT)
-def _n_rule_state(family: str, structure: Structural) -> int:
-    """Numbers that the rule of these structural genes keeps between steps."""
+def _rule_size(family: str, structure: Structural) -> tuple[int, int]:
+    """Numbers that the rule of these structural genes keeps between steps, and its weights."""
     rule = RULES[family].build(RULES[family].space.complete(dict(structure)))
     weights, params, _, context = _reference(rule)
-    return count(rule.init_state(weights, params, context.layout))
+    return count(rule.init_state(weights, params, context.layout)), count(weights)
 
 
 @lru_cache(maxsize=_N_KEPT)

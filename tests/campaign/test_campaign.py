@@ -15,6 +15,7 @@ from evometa.campaign import GenerationSummary, Silent, read_baselines, read_fro
 from evometa.campaign.results import campaign_objectives
 from evometa.config import CampaignConfig
 from evometa.errors import TaskError
+from evometa.rules import Learner, cost
 from evometa.store import CampaignStore, content_digest
 
 Run = Callable[..., Path]
@@ -175,3 +176,25 @@ def test_a_task_family_that_raises_ends_the_campaign_with_its_reason_and_loses_n
     with CampaignStore.open(path, readonly=True) as store:
         assert store.last_generation() == 2
         assert not read_front(store).final
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_operations_are_counted_where_an_objective_asks_for_them(
+    asked: bool, run: Run, small: CampaignConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    anew = cost.count_anew
+
+    def noted(learner: Learner) -> cost.Counts:
+        counted.append(learner.family)
+        return anew(learner)
+
+    monkeypatch.setattr(cost, "_COUNTED", {})
+    monkeypatch.setattr(cost, "count_anew", noted)
+    use = ("meta_loss", "flops" if asked else "state_floats")
+    config = replace(small, objectives=replace(small.objectives, use=use))
+    path = run(config, tmp_path / "campaign.db")
+    assert bool(counted) == asked
+    with CampaignStore.open(path, readonly=True) as store:
+        values = store.objective_values(2).values()
+    assert all(np.isfinite(list(own.values())).all() for own in values)

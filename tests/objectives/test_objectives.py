@@ -56,6 +56,19 @@ def test_mean_losses_count_lost_runs_as_never_trained_or_not_finite() -> None:
     assert OBJECTIVES["valid_loss"](without) == OBJECTIVES["valid_loss"].worst
 
 
+@pytest.mark.parametrize("name", OBJECTIVES.built_in)
+def test_what_reads_no_flops_does_without_them(name: str) -> None:
+    """Campaigns do not count them for such an objective."""
+    runs = outcomes([0.5, 2.0])
+    uncounted = replace(runs, cost=Cost(2.0, np.nan, 0, np.nan))
+    objective = OBJECTIVES[name]
+    assert (objective.strict(runs) == (objective(uncounted))) != objective.reads_flops
+
+
+def test_a_plain_function_may_read_flops() -> None:
+    assert Objective("mine", "", "", lambda outcomes: 1.0, worst=1.0).reads_flops
+
+
 def test_costs_are_those_of_the_genome() -> None:
     assert OBJECTIVES["state_floats"](outcomes([1.0])) == 2.0
     assert OBJECTIVES["flops"](outcomes([1.0])) == 14.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from evometa.rules.cost import (
     count_rule,
     is_counted,
     note_counts,
+    size_cost,
     state_floats_per_param,
 )
 from evometa.rules.learner import learner_space
@@ -80,6 +82,17 @@ def test_learned_schedule_costs_per_task_not_per_parameter() -> None:
     products = 2 * 24 * (8 + 8) + 2 * 8
     assert products / N < learned.flops_per_param - plain.flops_per_param < 2 * products / N
     assert learned.n_weights == 24 * (8 + 8 + 1) + 8 + 8 + 1
+
+
+@pytest.mark.parametrize("family", RULES.built_in)
+def test_sizes_are_told_without_an_update(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Learner.of(family, {"schedule": "recurrent"})
+    whole = measure_cost(learner)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(learner.rule), "update", None)
+        sizes = size_cost(learner)
+    assert (sizes.state_floats_per_param, sizes.n_weights) == (whole.state_floats_per_param, whole.n_weights)
+    assert np.isnan([sizes.flops_per_param, sizes.floats_written_per_param]).all()
 
 
 def test_cost_belongs_to_the_structure() -> None:
