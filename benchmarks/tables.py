@@ -178,7 +178,7 @@ def show_campaign(console: Console, share: Share) -> dict[str, Any]:
         ["whole campaign, s", f"{share.total_seconds:.1f}"],
         ["workers' runs, s", f"{share.inner_seconds:.1f}"],
         ["of them counting operations, s", f"{share.counting_seconds / share.n_workers:.1f}"],
-        ["of them sending and unpacking, s", f"{share.driving_seconds / share.n_workers:.1f}"],
+        ["of them unpacking results, s", f"{share.driving_seconds / share.n_workers:.1f}"],
         ["figure, s", f"{share.figure_seconds:.1f}"],
         ["everything else, s a generation", f"{share.other_seconds_per_generation:.3f}"],
         ["not inner training", f"{share.other:.1%}"],

@@ -4,8 +4,8 @@ A campaign is run as a user runs it; whatever passes outside the executor's runs
 the figure drawn in the end) is not inner training. Nor is counting the operations of every new structure,
 which workers do inside those runs where an objective asks for it: it is timed once more afterwards, and a
 worker's share of that is added.
-So is a worker's share of the processor's time that the driver takes inside the runs, to send work and to
-unpack results.
+So is a worker's share of the processor's time that the driver's own thread takes inside the runs, to unpack
+results; sending them is part of training side by side.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Share:
     Attributes:
         total_seconds: from its start to its figure.
         inner_seconds: inside the executor's runs.
-        driving_seconds: of the driver's processor time inside the executor's runs.
+        driving_seconds: of processor time that the driver's own thread takes inside the executor's runs.
         counting_seconds: of counting the operations of all its structures, alone.
         figure_seconds: of drawing the Pareto front.
         n_workers: processes that train and count side by side.
@@ -103,17 +103,17 @@ def settings(device: str = "cpu", *, quick: bool) -> CampaignConfig:
 
 @contextmanager
 def timed_executor() -> Iterator[list[tuple[float, float]]]:
-    """Of every run of an executor inside the block the seconds, and those of the driver's processor time."""
+    """Of every run of an executor inside the block the seconds, and those that this thread computed."""
     seconds: list[tuple[float, float]] = []
     run = Executor.run
 
     def timed(self: Executor, units: Sequence[Unit], *args: Any) -> Any:
-        started, used = time.perf_counter(), time.process_time()
+        started, used = time.perf_counter(), time.thread_time()
         try:
             return run(self, units, *args)
         finally:
             by_itself = self.n_workers == 1 or len(units) <= 1  # then it is the driver who trains
-            seconds.append((time.perf_counter() - started, 0.0 if by_itself else time.process_time() - used))
+            seconds.append((time.perf_counter() - started, 0.0 if by_itself else time.thread_time() - used))
 
     Executor.run = timed  # type: ignore[method-assign]
     try:
