@@ -79,11 +79,11 @@ def repair(path: Path, examined: Callable[[Path], list[Finding]] = examine) -> M
                 _copy(path, mending)
                 first = first_touched(found)
             mended = _mended(mending, first, copy, examined, salvaged=salvaged)
-            for suffix in ("-wal", "-shm", "-journal"):  # of the file as it was: they fit no other
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            _remove_logs(path)  # those of the file as it was: they fit no other
             os.replace(mending, path)
         finally:
             mending.unlink(missing_ok=True)
+            _remove_logs(mending)
         return mended
     except OSError as error:
         raise StoreError(f"cannot mend {path}: {error.strerror}; the campaign is as it was") from error
@@ -134,6 +134,11 @@ def _roll_back(connection: sqlite3.Connection, first: int) -> None:
     if first == 0:
         connection.execute("DELETE FROM baselines")
     connection.execute("UPDATE campaign SET finished = 0")
+
+
+def _remove_logs(path: Path) -> None:
+    for suffix in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _copy_beside(path: Path) -> Path:

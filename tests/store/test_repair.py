@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -179,6 +182,29 @@ def test_what_cannot_be_mended_is_left_as_it_was(path: Path, whole: dict[str, st
     with pytest.raises(StoreError, match="restore a copy"):
         repair(path)
     assert path.read_bytes() == bytes(data)
+    assert {one.name for one in path.parent.iterdir()} == {
+        "campaign.db",
+        "campaign.lock",
+        "campaign.db.found-1",
+    }
+
+
+def test_a_log_that_a_killed_driver_left_is_read_as_well(
+    path: Path, tmp_path: Path, in_other_process: Callable[[str], dict[str, Any]]
+) -> None:
+    in_other_process("kill_inside_commit")
+    assert path.with_name("campaign.db-wal").exists()
+    assert examine(path) == []
+    copied = tmp_path / "copied" / "campaign.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM streams WHERE generation = 1")
+        connection.commit()
+        shutil.copytree(path.parent, copied.parent)  # what was deleted is in the log alone
+    assert first_touched(examine(copied)) == 1
+    assert repair(copied) is not None
+    assert {one.suffix for one in copied.parent.glob("campaign.db*")} == {".db", ".found-1", ".found-1-wal"}
+    with CampaignStore.open(copied, readonly=True) as store:
+        assert store.last_generation() == 0
 
 
 def test_what_is_no_campaign_is_refused(path: Path) -> None:
