@@ -9,7 +9,7 @@ import torch
 
 from evometa.campaign.results import campaign_config
 from evometa.config import CampaignConfig
-from evometa.errors import ConfigError, EvometaError, GenomeError, UnknownNameError
+from evometa.errors import ConfigError, EvometaError, UnknownNameError
 from evometa.genome.codec import weights_from_bytes
 from evometa.genome.genome import BASELINE, Genome
 from evometa.rng import torch_generator
@@ -89,7 +89,7 @@ def _problem(store: CampaignStore, genome: Genome, expected: dict[Hashable, _Sha
                 return f"the weights {str(name)[:12]}… are not of its structure"
     except UnknownNameError:
         raise
-    except (GenomeError, EvometaError) as error:
+    except EvometaError as error:
         return str(error)
     if genome.weights is None and expected[learner.structure]:
         return "it has no weights"

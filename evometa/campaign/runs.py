@@ -58,13 +58,17 @@ def reads_flops(objectives: Iterable[Objective]) -> bool:
     return any(objective.reads_flops for objective in objectives)
 
 
+def cost_for(objectives: Iterable[Objective], learner: Learner) -> Cost:
+    """The cost of ``learner`` as far as any of them reads it."""
+    return measure_cost(learner) if reads_flops(objectives) else size_cost(learner)
+
+
 def objective_values(
     genomes: Sequence[Genome], runs: Mapping[str, Runs], objectives: Sequence[Objective]
 ) -> npt.NDArray[np.float64]:
     """Finite values ``(n, M)`` of ``genomes`` from the task runs of each, which are pooled."""
     values = np.empty((len(genomes), len(objectives)))
-    cost_of = measure_cost if reads_flops(objectives) else size_cost
     for i, genome in enumerate(genomes):
-        pooled = runs[genome.id].outcomes(cost_of(Learner.of(genome.family, genome.genes)))
+        pooled = runs[genome.id].outcomes(cost_for(objectives, Learner.of(genome.family, genome.genes)))
         values[i] = [objective(pooled) for objective in objectives]
     return values

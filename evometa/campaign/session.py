@@ -15,7 +15,7 @@ from evometa.campaign.fitness import CommonTasks, trial_runs
 from evometa.campaign.ingredients import Ingredients, blamed_on
 from evometa.campaign.loop import Campaign
 from evometa.campaign.results import campaign_config
-from evometa.campaign.runs import Runs, reads_flops
+from evometa.campaign.runs import Runs, cost_for
 from evometa.config import CampaignConfig, config_to_json
 from evometa.errors import ConfigError, EvometaError
 from evometa.execution import Executor, pick_devices, pick_max_bytes, pick_workers
@@ -23,7 +23,6 @@ from evometa.inner.precision import check_precision
 from evometa.inner.task_set import request
 from evometa.objectives.baseline import baseline_candidate
 from evometa.rng import derive_seed
-from evometa.rules.cost import measure_cost, size_cost
 from evometa.store import CampaignStore, JournalEntry, campaign_path
 from evometa.tasks import SPLITS, build_family
 
@@ -100,7 +99,7 @@ def check(config: CampaignConfig, executor: Executor) -> None:
     """
     objectives = Ingredients.of(config).objectives
     reference = baseline_candidate("adam", 1e-3)
-    cost = (measure_cost if reads_flops(objectives) else size_cost)(reference.learner)
+    cost = cost_for(objectives, reference.learner)
     seed = derive_seed(config.seed, "trial")
     for number, source in enumerate(config.tasks):
         with blamed_on(f"tasks.{number}"):

@@ -35,23 +35,21 @@ def doctor(
     from evometa.store import CampaignStore
 
     path = find_campaign(campaign, storage)
-    found = diagnose(path)
+    mended = mend(path) if repair else None
+    found = mended.found if mended else diagnose(path)
     for line in _lines(found):
         print(line)
-    if not found:
+    if mended:
+        print(_told(mended.rolled_back_to, mended.n_removed, salvaged=mended.salvaged))
+        print(f"The file as it was: {mended.copy}")
+    elif found:
+        print(_advice(found, path))
+        sys.exit(_UNSOUND)
+    else:
         with CampaignStore.open(path, readonly=True) as store, store.snapshot():
             last = store.last_generation()
             n_generations = 0 if last is None else last + 1
-            n_genomes, name = store.n_genomes(), store.name
-        print(f"Campaign {name}: sound ({n_generations} generations, {n_genomes} genomes)")
-        return
-    if not repair:
-        print(_advice(found, path))
-        sys.exit(_UNSOUND)
-    mended = mend(path)
-    assert mended is not None
-    print(_told(mended.rolled_back_to, mended.n_removed, salvaged=mended.salvaged))
-    print(f"The file as it was: {mended.copy}")
+            print(f"Campaign {store.name}: sound ({n_generations} generations, {store.n_genomes()} genomes)")
 
 
 def _lines(found: list[Finding]) -> list[str]:

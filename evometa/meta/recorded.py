@@ -23,7 +23,7 @@ from evometa.meta.augmentation import Part
 from evometa.meta.meta_loss import slope
 from evometa.meta.replay import Backpropagated, Objective
 from evometa.meta.training import PartState, Trained, Training
-from evometa.tasks.base import Loss, LossAndGrad, TaskBatch
+from evometa.tasks.base import Loss, LossAndGrad, TaskBatch, is_shared
 from evometa.trees import Tree, tree_map
 
 #: Recorded trainings that a session keeps: one an architecture, and the shorter segment at an episode's end.
@@ -255,14 +255,14 @@ def _kind(tasks: TaskBatch, indices: object) -> _Kind:
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> Mapping[str, object]:
-    return {name: (value.shape, value.dtype, _is_shared(value)) for name, value in tensors.items()}
+    return {name: (value.shape, value.dtype, is_shared(value)) for name, value in tensors.items()}
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> Tree:
     """Copies of detached tensors; what tasks share without copies stays shared."""
 
     def copied(value: Tensor) -> Tensor:
-        if _is_shared(value):
+        if is_shared(value):
             return value[:1].detach().clone().expand_as(value)
         return value.detach().clone()
 
@@ -271,9 +271,5 @@ def _copied(tensors: Mapping[str, Tensor]) -> Tree:
 
 def _overwrite_all(own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for name, value in values.items():
-        shared = _is_shared(value)
+        shared = is_shared(value)
         (own[name][:1] if shared else own[name]).copy_(value[:1] if shared else value)
-
-
-def _is_shared(value: Tensor) -> bool:
-    return value.dim() > 0 and value.shape[0] > 1 and value.stride(0) == 0

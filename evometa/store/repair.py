@@ -20,22 +20,6 @@ from evometa.store.examination import OF_GENERATIONS, Finding, examine, first_to
 from evometa.store.lock import DriverLock
 from evometa.store.paths import LOCK
 
-#: Tables in the order in which rows are read out of a damaged file: what others refer to first.
-_TABLES = (
-    "weights",
-    "genomes",
-    "parents",
-    "generations",
-    "objectives",
-    "candidates",
-    "objective_values",
-    "evaluations",
-    "task_results",
-    "streams",
-    "baselines",
-    "timings",
-    "journal",
-)
 #: A mending may bring other damage to light; so often it is looked again.
 _MOST_ROUNDS = 10
 
@@ -45,12 +29,14 @@ class Mended:
     """What a repair did.
 
     Attributes:
+        found: what was wrong.
         copy: where the file as it was found lies.
         rolled_back_to: generations that are kept are those before this one; None where all are.
         n_removed: weights removed that no genome referred to.
         salvaged: whether rows had to be read out of a damaged file.
     """
 
+    found: list[Finding]
     copy: Path
     rolled_back_to: int | None
     n_removed: int
@@ -78,27 +64,26 @@ def repair(path: Path, examined: Callable[[Path], list[Finding]] = examine) -> M
             else:
                 _copy(path, mending)
                 first = first_touched(found)
-            mended = _mended(mending, first, copy, examined, salvaged=salvaged)
+            kept, n_removed = _mend(mending, first, examined)
             _remove_logs(path)  # those of the file as it was: they fit no other
             os.replace(mending, path)
         finally:
             mending.unlink(missing_ok=True)
             _remove_logs(mending)
-        return mended
+        return Mended(found, copy, kept, n_removed, salvaged)
     except OSError as error:
         raise StoreError(f"cannot mend {path}: {error.strerror}; the campaign is as it was") from error
     finally:
         lock.release()
 
 
-def _mended(
-    path: Path, first: int | None, copy: Path, examined: Callable[[Path], list[Finding]], *, salvaged: bool
-) -> Mended:
+def _mend(path: Path, first: int | None, examined: Callable[[Path], list[Finding]]) -> tuple[int | None, int]:
+    """Roll back and remove until nothing is wrong; the first generation not kept, and the weights removed."""
     kept, n_removed = first, _cleaned(path, first)
     for _ in range(_MOST_ROUNDS):
         found = examined(path)
         if not found:
-            return Mended(copy, kept, n_removed, salvaged)
+            return kept, n_removed
         if any(finding.remedy in ("salvage", "restore") for finding in found):
             break
         first = first_touched(found)
@@ -178,7 +163,10 @@ def _read_out(path: Path, into: Path) -> int | None:
             whole.execute("PRAGMA foreign_keys = OFF")
             whole.execute("BEGIN IMMEDIATE")
             whole.execute("UPDATE campaign SET finished = ?", (finished,))
-            complete = [_copy_rows(damaged, whole, table) for table in _TABLES]
+            tables = whole.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'campaign'"
+            )
+            complete = [_copy_rows(damaged, whole, table) for (table,) in tables.fetchall()]
             (last,) = whole.execute("SELECT coalesce(max(generation), 0) FROM generations").fetchone()
             whole.execute("COMMIT")
             close_writer(whole)

@@ -141,13 +141,18 @@ def send(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
     A GPU fetches it from pinned memory while the host goes on.
     """
-    if value.dim() and value.shape[0] > 1 and value.stride(0) == 0:
+    if is_shared(value):
         return send(value[:1], device, dtype).expand_as(value)
     if value.is_floating_point():
         value = value.to(dtype)
     if device.type == "cuda" and value.device.type == "cpu":
         return value.pin_memory().to(device, non_blocking=True)
     return value.to(device)
+
+
+def is_shared(value: Tensor) -> bool:
+    """Whether the entries of ``value`` along its first axis, the tasks', are one and the same memory."""
+    return value.dim() > 0 and value.shape[0] > 1 and value.stride(0) == 0
 
 
 class TaskFamily(ABC):
