@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 
-from benchmarks.roofline.rates import Phase, triad_for
+from benchmarks.roofline.rates import Phase, best_of, normal, triad_for
 
 _PRODUCT_SIZES = (4096, 8192)
 #: Launches between two looks at the clock.
@@ -26,33 +25,27 @@ def phases(working_sets: Iterable[float]) -> dict[str, Callable[[], Phase]]:
     }
 
 
-def _best_of(work: Callable[[], object], amount: float, seconds: float) -> float:
-    work()
-    torch.cuda.synchronize()
-    best_seconds, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        started = time.perf_counter()
+def _phase(work: Callable[[], object], amount: float) -> Phase:
+    """Of ``amount`` a launch: the GPU is waited for after some of them."""
+
+    def launches() -> None:
         for _ in range(_LAUNCHES):
             work()
         torch.cuda.synchronize()
-        best_seconds = min(best_seconds, (time.perf_counter() - started) / _LAUNCHES)
-    return amount / best_seconds
 
-
-def _normal(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).cuda()
+    return partial(best_of, launches, _LAUNCHES * amount)
 
 
 def _product(n: int) -> Phase:
-    work = partial(torch.mm, _normal(n, n), _normal(n, n), out=torch.empty((n, n), device="cuda"))
-    return partial(_best_of, work, 2.0 * n**3)
+    work = partial(torch.mm, normal(n, n).cuda(), normal(n, n).cuda(), out=torch.empty((n, n), device="cuda"))
+    return _phase(work, 2.0 * n**3)
 
 
 def _sigmoid() -> Phase:
-    values = _normal(2**22)
-    return partial(_best_of, partial(torch.sigmoid, values, out=torch.empty_like(values)), float(len(values)))
+    values = normal(2**22).cuda()
+    return _phase(partial(torch.sigmoid, values, out=torch.empty_like(values)), float(len(values)))
 
 
 def _triad(n_bytes: int) -> Phase:
-    a, b, c = (_normal(n_bytes // 12) for _ in range(3))
-    return partial(_best_of, partial(torch.add, a, b, alpha=2.0, out=c), float(n_bytes // 12 * 12))
+    a, b, c = (normal(n_bytes // 12).cuda() for _ in range(3))
+    return _phase(partial(torch.add, a, b, alpha=2.0, out=c), float(n_bytes // 12 * 12))

@@ -92,7 +92,8 @@ class RatesOfOneProcess:
         """Nothing was started."""
 
 
-def _best_of(work: Callable[[], object], amount: float, seconds: float) -> float:
+def best_of(work: Callable[[], object], amount: float, seconds: float) -> float:
+    """``amount`` over the least time that ``work`` took, tried again and again for ``seconds``."""
     best_seconds, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         started = time.perf_counter()
@@ -101,38 +102,39 @@ def _best_of(work: Callable[[], object], amount: float, seconds: float) -> float
     return amount / best_seconds
 
 
-def _normal(*shape: int) -> torch.Tensor:
+def normal(*shape: int) -> torch.Tensor:
+    """Standard normal values, always the same."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _product_by_torch(n: int) -> Phase:
     """Multiplications and additions."""
-    work = partial(torch.mm, _normal(n, n), _normal(n, n), out=torch.empty(n, n))
-    return partial(_best_of, work, 2.0 * n**3)
+    work = partial(torch.mm, normal(n, n), normal(n, n), out=torch.empty(n, n))
+    return partial(best_of, work, 2.0 * n**3)
 
 
 def _product_by_numpy(n: int) -> Phase:
-    work = partial(np.matmul, _normal(n, n).numpy(), _normal(n, n).numpy(), out=np.empty((n, n), np.float32))
-    return partial(_best_of, work, 2.0 * n**3)
+    work = partial(np.matmul, normal(n, n).numpy(), normal(n, n).numpy(), out=np.empty((n, n), np.float32))
+    return partial(best_of, work, 2.0 * n**3)
 
 
 def _elementwise(name: str) -> Phase:
     """Elements."""
-    values = _normal(8192)
+    values = normal(8192)
     function = partial(getattr(torch, name), values, out=torch.empty_like(values))
-    return partial(_best_of, function, float(values.numel()))
+    return partial(best_of, function, float(values.numel()))
 
 
 def _triad(n_bytes: int) -> Phase:
     """Bytes."""
-    a, b, c = (_normal(n_bytes // 12) for _ in range(3))
+    a, b, c = (normal(n_bytes // 12) for _ in range(3))
     repeats = max(1, 2**21 // n_bytes)
 
     def triad() -> None:
         for _ in range(repeats):
             torch.add(a, b, alpha=2.0, out=c)
 
-    return partial(_best_of, triad, float(n_bytes // 12 * 12 * repeats))
+    return partial(best_of, triad, float(n_bytes // 12 * 12 * repeats))
 
 
 def _compiled(library: ctypes.CDLL, symbol: str) -> Phase:

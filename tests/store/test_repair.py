@@ -15,8 +15,9 @@ import pytest
 
 from evometa.errors import StoreError
 from evometa.store import CampaignStore, content_digest
-from evometa.store.examination import examine, first_touched
+from evometa.store.examination import OF_GENERATIONS, examine, first_touched
 from evometa.store.repair import repair
+from evometa.store.schema import SCHEMA
 
 N = 6
 #: SQL that damages a campaign of N generations → the first generation to compute again, words of the finding.
@@ -105,6 +106,18 @@ def alter(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
         connection.commit()
+
+
+def test_every_table_with_a_generation_is_looked_at_and_rolled_back() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        dated = {
+            table
+            for (table,) in tables
+            if "generation" in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        }
+    assert set(OF_GENERATIONS) == dated - {"generations"}
 
 
 def test_a_sound_campaign_is_called_sound_and_left_alone(path: Path, whole: dict[str, str]) -> None:
