@@ -22,14 +22,7 @@ from benchmarks.rounds import Progress
 from evometa.campaign.events import GenerationSummary, Silent
 from evometa.campaign.runs import reads_flops
 from evometa.campaign.session import run_campaign
-from evometa.config import (
-    CampaignConfig,
-    EvolutionConfig,
-    ExecutionConfig,
-    FinalConfig,
-    RefinementConfig,
-    TaskSource,
-)
+from evometa.config import CampaignConfig, load_config
 from evometa.execution import Executor, Unit, pick_devices, pick_workers
 from evometa.genome.genome import Genome
 from evometa.objectives import find_objective
@@ -37,6 +30,9 @@ from evometa.plots.registry import draw
 from evometa.rules.cost import count_anew
 from evometa.rules.learner import Learner
 from evometa.store import CampaignStore
+
+#: The campaign of the README's first minutes, which this one enlarges.
+QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.toml"
 
 
 @dataclass(frozen=True)
@@ -85,20 +81,12 @@ class Share:
 
 
 def settings(device: str = "cpu", *, quick: bool) -> CampaignConfig:
-    """Digits, T = 8, K = 100; learned rules make four meta-updates."""
+    """The README's campaign, with P = 256 and G = 50."""
     population, generations = (4, 2) if quick else (256, 50)
-    source = TaskSource(
-        "digits", n_tasks=8, horizon=4 if quick else 100, options={"tasks_per_architecture": 2}
-    )
-    return CampaignConfig(
-        name="clock",
-        tasks=(source,),
-        evolution=EvolutionConfig(population=population, generations=generations),
-        genes={"meta.pairs": {"high": 2}},  # else evolution strategies alone take most of an hour
-        refinement=RefinementConfig(n_tasks=2, max_steps=4),
-        final=FinalConfig(n_tasks=2, test_tasks=2),
-        execution=ExecutionConfig(device=device),
-    )
+    sizes = [f"evolution.population={population}", f"evolution.generations={generations}"]
+    if quick:
+        sizes += ["tasks.0.horizon=4", "refinement.max_steps=4", "final.n_tasks=2", "final.test_tasks=2"]
+    return load_config(QUICKSTART, [*sizes, f'execution.device="{device}"'])
 
 
 @contextmanager
