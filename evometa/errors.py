@@ -34,6 +34,10 @@ class StoreError(EvometaError):
     """A campaign database is missing, foreign, locked or from a newer version."""
 
 
+class ExecutionError(EvometaError):
+    """Workers cannot be reached or do not work."""
+
+
 class ObjectiveError(EvometaError):
     """An objective cannot be computed."""
 

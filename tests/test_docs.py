@@ -54,7 +54,7 @@ TINY = [
     *("evolution.population=4", "evolution.generations=1", "evolution.seeds=[]"),
     *("tasks.0.n_tasks=2", "tasks.0.horizon=10", "refinement.n_tasks=2", "refinement.max_steps=2"),
     *("baseline.n_tasks=2", "baseline.n_points=2", "final.n_tasks=2", "final.test_tasks=2"),
-    *("execution.workers=1", 'execution.device="cpu"'),
+    *('execution.backend="inline"', 'execution.device="cpu"'),
 ]
 
 #: Several command lines in one process, which imports torch once.

@@ -18,7 +18,7 @@ from evometa.campaign.results import campaign_config
 from evometa.campaign.runs import Runs, cost_for
 from evometa.config import CampaignConfig, config_to_json
 from evometa.errors import ConfigError, EvometaError
-from evometa.execution import Executor, pick_devices, pick_max_bytes, pick_workers
+from evometa.execution import Executor, open_executor, pick_device
 from evometa.inner.precision import check_precision
 from evometa.inner.task_set import request
 from evometa.objectives.baseline import baseline_candidate
@@ -41,16 +41,21 @@ def run_campaign(
     how the campaign was begun, and StoreError for one that exists (without ``resume``) or that runs. One
     that an error of evometa's ends before its first generation is removed, to be begun again when mended.
     """
-    devices, precision = pick_devices(config.execution.device), config.execution.precision
-    check_precision(precision, devices[0])
-    n_workers = pick_workers(config.execution.workers, devices)
-    max_bytes = pick_max_bytes(config.execution.max_memory_bytes, n_workers, devices[0])
-    executor = Executor(devices, n_workers, precision, max_bytes)
-    listener = listener or Silent()
-    kernels = _kernels(executor.device, listener)
-    check(config, executor)
-    is_new = not os.path.isfile(campaign_path(root, config.name))
+    wanted, listener = config.execution, listener or Silent()
+    check_precision(wanted.precision, pick_device(wanted.device))
+    executor = open_executor(
+        wanted.backend,
+        device=wanted.device,
+        workers=wanted.workers,
+        precision=wanted.precision,
+        max_memory_bytes=wanted.max_memory_bytes,
+        seconds=wanted.timeout_seconds,
+        address=wanted.address,
+    )
     try:
+        kernels = _kernels(executor.device, listener)
+        check(config, executor)
+        is_new = not os.path.isfile(campaign_path(root, config.name))
         with open_or_create(config, root, resume=resume) as store:
             for entry in kernels:
                 store.note(entry)

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from pydantic.dataclasses import dataclass
 
 from evometa.genome.genes import Value
-from evometa.inner.modes import CompileMode, Precision
+from evometa.inner.modes import Backend, CompileMode, Precision
 
 #: Unknown keys, silent conversions (``"64"`` for 64) and NaN are refused in every section.
 _SECTION = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -47,6 +47,7 @@ DeviceName = Annotated[
 ]
 
 PrecisionName = Annotated[Precision, Field(description='"float32", "tf32" or "bfloat16"')]
+BackendName = Annotated[Backend, Field(description='"inline", "loky", "dask" or "ray"')]
 CompileModeName = Annotated[CompileMode, Field(description='"auto", "never" or "always"')]
 
 
@@ -157,8 +158,11 @@ class ExecutionConfig:
     """``[execution]``: where cohorts run. The number of workers never changes a result.
 
     Attributes:
+        backend: ``inline`` computes in the campaign's own process, ``loky`` in worker processes of this
+            machine, ``dask`` and ``ray`` on a cluster.
+        address: of a running cluster; without one it is made on this machine.
         device: ``auto`` takes a GPU where there is one; of several GPUs each has a worker.
-        workers: joblib workers; 0 means one for every CPU core, or for every GPU of ``device``.
+        workers: 0 means one for every CPU core, up to four for each GPU of ``device``, or all of a cluster.
         precision: of inner training, see :mod:`evometa.inner.precision`.
         compile: where gradients are compiled, see :mod:`evometa.inner.gradient_choice`; settled when a
             campaign begins.
@@ -166,13 +170,31 @@ class ExecutionConfig:
             memory, on top of the interpreters and libraries that each process loads; 0 means half of the
             machine's memory on a CPU, and what a GPU has free. Work that does not fit goes another way,
             which may change last digits where PyTorch alone serves a rule, or ends as ``out_of_memory``.
+        timeout_seconds: how long a worker may take over some candidates of equal structure on the tasks of a
+            source, or over their meta-training; then they are tried in halves, and a lone one ends as
+            ``timeout``. 0 means no limit.
+        max_failed_fraction: of the genomes evaluated on a source in a generation, how many may end as
+            ``error``, ``timeout`` or ``out_of_memory`` before the campaign is stopped.
     """
 
+    backend: BackendName = "loky"
+    address: str = ""
     device: DeviceName = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     max_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    timeout_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    max_failed_fraction: Probability = 0.5
     precision: PrecisionName = "float32"
     compile: CompileModeName = "auto"
+
+    def __post_init__(self) -> None:
+        if self.address and self.backend not in ("dask", "ray"):
+            raise ValueError(
+                f'address = "{self.address}": backend "{self.backend}" has none; '
+                'allowed is "dask" or "ray" with it'
+            )
+        if self.backend == "inline" and self.workers > 1:
+            raise ValueError(f'workers = {self.workers}: backend "inline" is one process; allowed is 0 or 1')
 
 
 @dataclass(frozen=True, config=_SECTION)

@@ -1,7 +1,7 @@
-"""Where cohorts run: in this process or on joblib's workers."""
+"""Where cohorts run: in this process, on joblib's workers or on a cluster."""
 
 from evometa.execution.devices import pick_device, pick_devices, pick_workers
-from evometa.execution.executor import Executor
+from evometa.execution.executor import Executor, open_executor
 from evometa.execution.memory import pick_max_bytes
 from evometa.execution.units import EvaluationUnit, RefinementUnit, TuningUnit, Unit, UnitResult
 
@@ -12,6 +12,7 @@ __all__ = [
     "TuningUnit",
     "Unit",
     "UnitResult",
+    "open_executor",
     "pick_device",
     "pick_devices",
     "pick_max_bytes",

@@ -1,90 +1,164 @@
-"""Run units in this process or on joblib's worker processes."""
+"""Run units on the workers of a backend: in this process, joblib's loky workers, a Dask or a Ray cluster."""
 
 from __future__ import annotations
 
 import copy
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
-from joblib import Parallel, delayed
 
-from evometa.execution.units import Unit, UnitResult, halves, run_unit
-from evometa.execution.workers import claim, die_with, interrupts_held, settle_once, stop_workers
-from evometa.inner.modes import Precision
+import evometa
+from evometa.errors import ConfigError
+from evometa.execution.devices import pick_devices, pick_workers
+from evometa.execution.dispatch import Dispatch
+from evometa.execution.memory import pick_max_bytes
+from evometa.execution.pools.base import Pool
+from evometa.execution.pools.dask import DaskPool
+from evometa.execution.pools.inline import InlinePool
+from evometa.execution.pools.loky import LokyPool
+from evometa.execution.pools.ray import RayPool
+from evometa.execution.units import ProbeUnit, Unit, UnitResult, Versions, halves
+from evometa.execution.work import Conditions
+from evometa.inner.modes import Backend, Precision
+from evometa.inner.plan import GPU_WORKERS
 
 
 class Executor:
-    """Runs units and yields their results in the order of submission, whoever computed them.
+    """Runs units and gives their results in the order of submission, whoever computed them.
 
-    With several GPUs there is at least one worker for each, which keeps it for life. ``max_bytes`` is what a
-    worker may take in memory for its units; None without a limit.
+    Running never raises for what a unit does: what fails, takes too long, does not fit or takes its worker
+    with it is tried again in halves, and a lone candidate that fails is a result with a status.
+
+    Args:
+        devices: where units are computed; with several GPUs there is at least one worker for each.
+        n_workers: how many workers there are, unless ``pool`` says so; 1 is this process.
+        precision: of inner training.
+        max_bytes: what a worker may take in memory for its units; None without a limit.
+        seconds: how long a worker may take over a unit; 0 without a limit.
+        pool: the workers.
     """
 
     def __init__(
         self,
         devices: torch.device | Sequence[torch.device],
-        n_workers: int,
+        n_workers: int = 1,
         precision: Precision = "float32",
         max_bytes: int | None = None,
+        seconds: float = 0.0,
+        pool: Pool | None = None,
     ) -> None:
         self.devices = (devices,) if isinstance(devices, torch.device) else tuple(devices)
-        self.n_workers = n_workers
-        self.precision: Precision = precision
-        self.max_bytes = max_bytes
-        self._has_workers = False
-        self._claims: tempfile.TemporaryDirectory[str] | None = None
+        names = tuple(map(str, self.devices))
+        self._conditions = Conditions(names, precision, max_bytes, seconds)
+        if pool is None:
+            pool = InlinePool() if n_workers == 1 else LokyPool(n_workers, len(names))
+        self._pool = pool
 
     @property
     def device(self) -> torch.device:
         """The first device; the others are alike."""
         return self.devices[0]
 
+    @property
+    def n_workers(self) -> int:
+        """How many units are computed at once."""
+        return self._pool.n_workers
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether it is this process that computes."""
+        return isinstance(self._pool, InlinePool)
+
+    @property
+    def precision(self) -> Precision:
+        """Of inner training."""
+        return self._conditions.precision
+
+    @property
+    def max_bytes(self) -> int | None:
+        """What a worker may take in memory for its units; None without a limit."""
+        return self._conditions.max_bytes
+
     def in_precision(self, precision: Precision) -> Executor:
         """An executor on the same devices and workers that trains in ``precision``."""
         other = copy.copy(self)
-        other.precision = precision
+        other._conditions = replace(self._conditions, precision=precision)
         return other
 
     def run(
         self, units: Sequence[Unit], progress: Callable[[UnitResult], None] | None = None
     ) -> list[UnitResult]:
-        """All results in the units' order; ``progress`` is called with each as it comes."""
+        """All results in the units' order; ``progress`` is called with each in that order, as they come.
+
+        Raises ExecutionError where not even nothing can be computed by the workers.
+        """
         results: list[UnitResult] = []
-        for batch in self._stream(units):
-            for result in batch:
-                results.append(result)
-                if progress is not None:
-                    progress(result)
+        for result in Dispatch(self._pool, dealt(units, len(self.devices)), self._conditions).results():
+            results.append(result)
+            if progress is not None:
+                progress(result)
         return results
 
-    def _stream(self, units: Sequence[Unit]) -> Iterator[list[UnitResult]]:
-        units = dealt(units, len(self.devices))
-        if self.n_workers == 1 or len(units) <= 1:
-            yield from (run_unit(unit, str(self.device), self.precision, self.max_bytes) for unit in units)
-            return
-        parallel = Parallel(n_jobs=self.n_workers, backend="loky", return_as="generator")
-        self._has_workers = True
-        places = self._workplaces()
-        with interrupts_held():  # this starts the workers where there are none
-            results = parallel(
-                delayed(_run_in_worker)(unit, places, self.precision, self.max_bytes) for unit in units
-            )
-        yield from results
-
-    def _workplaces(self) -> _Workplaces:
-        if self._claims is None and len(self.devices) > 1:
-            self._claims = tempfile.TemporaryDirectory(prefix="evometa-")
-        claims = self._claims.name if self._claims else ""
-        return _Workplaces(tuple(map(str, self.devices)), self.n_workers, claims, os.getpid())
-
     def stop(self) -> None:
-        """Kill the workers, whatever they are doing; a later run starts new ones."""
-        if self._has_workers:
-            stop_workers()
-            self._has_workers = False
+        """Kill the workers, whatever they are doing; a later run starts new ones where they are local."""
+        self._pool.close()
+
+
+def open_executor(
+    backend: Backend,
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    precision: Precision = "float32",
+    max_memory_bytes: int = 0,
+    seconds: float = 0.0,
+    address: str = "",
+) -> Executor:
+    """The executor of a configuration's ``[execution]``; a cluster is connected to and tried.
+
+    Raises ConfigError for devices, workers, memory or a cluster that are not there.
+    """
+    devices = pick_devices(device)
+    pool: Pool
+    if backend == "inline":
+        pool = InlinePool()
+    elif backend == "loky":
+        pool = LokyPool(pick_workers(workers, devices), len(devices))
+    else:
+        if len(devices) > 1 or devices[0].index is not None:
+            raise ConfigError(
+                f"execution.device = {device!r}: the workers of a cluster take the GPU that each is given; "
+                "use 'cuda'"
+            )
+        on_gpu = devices[0].type == "cuda"
+        n_gpus = 1 / GPU_WORKERS if on_gpu else 0.0
+        pool = DaskPool(address, workers) if backend == "dask" else RayPool(address, workers, n_gpus)
+    max_bytes = pick_max_bytes(max_memory_bytes, pool.n_workers, devices[0], pool.worker_bytes)
+    executor = Executor(devices, precision=precision, max_bytes=max_bytes, seconds=seconds, pool=pool)
+    if not pool.is_local:
+        _try_cluster(executor, backend)
+    return executor
+
+
+def _try_cluster(executor: Executor, backend: Backend) -> None:
+    """Raise ConfigError unless the workers of a cluster answer, with the versions that this process has."""
+    here = Versions(evometa.__version__, torch.__version__)
+    try:
+        for result in executor.run([ProbeUnit()] * executor.n_workers):
+            if not isinstance(result.value, Versions):
+                raise ConfigError(
+                    f"execution.backend = {backend!r}: a worker cannot compute: {result.message}"
+                )
+            if result.value != here:
+                there = result.value
+                raise ConfigError(
+                    f"execution.backend = {backend!r}: a worker has evometa {there.evometa} and torch "
+                    f"{there.torch}, but this process {here.evometa} and {here.torch}; install the same"
+                )
+    except BaseException:
+        executor.stop()
+        raise
 
 
 def dealt(units: Sequence[Unit], n_devices: int) -> list[Unit]:
@@ -99,29 +173,3 @@ def dealt(units: Sequence[Unit], n_devices: int) -> list[Unit]:
         else:
             found.append(unit)
     return found
-
-
-@dataclass(frozen=True)
-class _Workplaces:
-    """Where workers compute: each claims a number of its own, and numbers take the devices in turn.
-
-    ``claims`` is the folder of the claims where there are several devices, ``driver`` whom to die with.
-    """
-
-    devices: tuple[str, ...]
-    n_workers: int
-    claims: str
-    driver: int
-
-    def claim(self) -> str:
-        """The device of this worker, the same for all its life."""
-        number = claim(self.claims, self.n_workers) if len(self.devices) > 1 else 0
-        return self.devices[number % len(self.devices)]
-
-
-def _run_in_worker(
-    unit: Unit, places: _Workplaces, precision: Precision, max_bytes: int | None
-) -> list[UnitResult]:
-    die_with(places.driver)
-    settle_once()
-    return run_unit(unit, places.claim(), precision, max_bytes)

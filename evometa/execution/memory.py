@@ -17,15 +17,19 @@ LEAST_BYTES = 2**27
 _LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-def pick_max_bytes(wanted: int, n_workers: int, device: torch.device) -> int | None:
-    """What each of ``n_workers`` may use of the ``wanted`` bytes, or for 0 of half the machine's memory.
+def pick_max_bytes(
+    wanted: int, n_workers: int, device: torch.device, worker_bytes: int | None = None
+) -> int | None:
+    """What each of ``n_workers`` may use of the ``wanted`` bytes, or for 0 of half the memory there is.
 
-    None, no limit, for 0 on a GPU, where free memory decides. Raises ConfigError for too little.
+    That is the machine's, or ``worker_bytes`` for each. None, no limit, for 0 on a GPU, where free memory
+    decides. Raises ConfigError for too little.
     """
     if wanted == 0:
         if device.type != "cpu":
             return None
-        return max(LEAST_BYTES, int(DEFAULT_SHARE * machine_bytes()) // n_workers)
+        whole = machine_bytes() // n_workers if worker_bytes is None else worker_bytes
+        return max(LEAST_BYTES, int(DEFAULT_SHARE * whole))
     if wanted < n_workers * LEAST_BYTES:
         raise ConfigError(
             f"execution.max_memory_bytes = {wanted}, but {n_workers} workers need {n_workers * LEAST_BYTES} "

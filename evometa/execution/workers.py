@@ -29,14 +29,19 @@ _GLANCE_SECONDS = 1.0
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Hold SIGINT back while processes are started: they inherit the mask; the signal arrives afterwards."""
-    # Both must run before: Python 3.11 lets SIGINT through again when it has started a tracker.
-    resource_tracker.ensure_running()
-    loky_resource_tracker.ensure_running()
+    _start_trackers()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@lru_cache(maxsize=1)
+def _start_trackers() -> None:
+    """Both must run before: Python 3.11 lets SIGINT through again when it has started a tracker."""
+    resource_tracker.ensure_running()
+    loky_resource_tracker.ensure_running()
 
 
 @lru_cache(maxsize=1)

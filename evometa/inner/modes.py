@@ -8,3 +8,6 @@ from typing import Literal
 CompileMode = Literal["auto", "never", "always"]
 #: In what numbers gradients are computed, see :mod:`evometa.inner.precision`.
 Precision = Literal["float32", "tf32", "bfloat16"]
+#: Who computes: the process itself, worker processes of this machine, or a cluster, see
+#: :mod:`evometa.execution`.
+Backend = Literal["inline", "loky", "dask", "ray"]

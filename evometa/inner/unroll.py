@@ -18,6 +18,7 @@ from torch import Tensor
 
 from evometa.inner import graphs
 from evometa.inner.cohort import Cohort
+from evometa.inner.deadline import check_time
 from evometa.inner.gradient import eager, losses_at
 from evometa.inner.kernel_training import kernel_tasks, measured_by_kernel, train_by_kernel
 from evometa.inner.precision import lowered
@@ -26,7 +27,7 @@ from evometa.rules.base import StepContext
 from evometa.tasks.base import TaskBatch
 from evometa.trees import Tree, stack, take, tree_map
 
-#: Steps that a kernel makes in one call: Python looks in between whether any run is left, and for Ctrl-C.
+#: Steps that a kernel makes in one call: Python looks in between whether any run and any time is left.
 _MANY_STEPS = 128
 
 
@@ -132,7 +133,7 @@ def unroll(
         trained = _train_by_kernel(cohort, tasks, params, indices, history)
     else:
         trained = _train(cohort, tasks, params, indices, history)
-    return _record(tasks, history, _valid_losses(tasks, trained))
+    return _record(tasks, history, valid_losses(tasks, trained))
 
 
 def _train_by_kernel(
@@ -146,6 +147,7 @@ def _train_by_kernel(
         some, own, rows = tasks.of(those), history[:, :, those], indices[those]
         carry = begin(cohort, some, params[those])
         for start in range(0, horizon, _MANY_STEPS):
+            check_time()
             steps = slice(start, min(start + _MANY_STEPS, horizon))
             given = kernel_tasks(cohort, some, carry.params, rows[:, steps])
             assert given is not None
@@ -167,6 +169,7 @@ def _train(
     """Step after step; fills ``history (K + 1, P, T)`` with losses and returns the trained params."""
     horizon, carry = len(history) - 1, begin(cohort, tasks, params)
     for k in range(horizon + 1):
+        check_time()
         batch = tasks.batch(None if indices is None else indices[:, k])
         losses, grads = loss_and_grad(tasks, carry.params, batch)
         history[k] = losses
@@ -192,6 +195,7 @@ def _train_replayed(
     loop = graphs.StaticLoop(step, carry.params, carry.state, indices, history)
     replayed = graphs.Replayed(graphs.CudaGraphs(history.device))
     for k in range(horizon):
+        check_time()
         replayed(loop.advance)
         if _all_lost(history, k):
             return loop.params
@@ -205,7 +209,7 @@ def _all_lost(history: Tensor, k: int) -> bool:
     return k % 16 == 15 and not bool(torch.isfinite(history[k]).any())
 
 
-def _valid_losses(tasks: TaskBatch, params: Tensor) -> Tensor:
+def valid_losses(tasks: TaskBatch, params: Tensor) -> Tensor:
     """Held-out losses ``(P, T)``; NaN for tasks without held-out rows."""
     rows, batch = tasks.valid_rows, tasks.valid_batch()
     if rows is None or batch is None:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from evometa.inner.cohort import Candidate, Cohort
+from evometa.inner.deadline import check_time
 from evometa.meta.base import MetaProblem, TaskStream
 from evometa.meta.genes import whole
 from evometa.meta.meta_optimizer import MetaOptimizer
 from evometa.meta.registry import ESTIMATORS, meta_genes
-from evometa.trees import Tree, packed, unpacked
+from evometa.trees import Tree, all_finite, packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Refinement:
     Attributes:
         weights: one tree a candidate, on the CPU; where meta-training failed, the weights it began with.
         n_inner_steps: inner steps made for each candidate.
+        finite: per candidate, whether its weights are all finite.
         n_skipped: per candidate, meta-updates left out because the meta-gradient was not finite.
         meta_losses: per candidate, the mean inner loss seen by each meta-update (reported only).
         ways: the ways in which backpropagation was fitted into memory; none without it (reported only).
@@ -30,6 +32,7 @@ class Refinement:
 
     weights: list[Tree]
     n_inner_steps: int
+    finite: list[bool]
     n_skipped: list[int]
     meta_losses: list[list[float]] = field(default_factory=list)
     ways: frozenset[str] = frozenset()
@@ -63,11 +66,13 @@ def refine(
     optimizer = MetaOptimizer(cohort.weights, genes)
     losses, ways, n_inner_steps = [], set(), 0
     for _ in range(whole(genes[0], "meta.steps")):
+        check_time()
         found = session.estimate(optimizer.weights)
         optimizer.step(found.grads)
         losses.append(found.losses)
         ways |= {found.way} - {""}
         n_inner_steps += found.n_inner_steps
     meta_losses = torch.stack(losses, dim=1).tolist()
-    n_skipped = optimizer.n_skipped
-    return Refinement(optimizer.results(), n_inner_steps, n_skipped, meta_losses, frozenset(ways))
+    weights = optimizer.results()
+    finite = list(map(all_finite, weights))
+    return Refinement(weights, n_inner_steps, finite, optimizer.n_skipped, meta_losses, frozenset(ways))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evometa.inner.cohort import Cohort
+from evometa.inner.deadline import check_time
 from evometa.inner.kernel_training import kernel_tasks, train_by_kernel
 from evometa.inner.unroll import UnrollState, advance, begin, loss_and_grad
 from evometa.meta.augmentation import Part
@@ -94,6 +95,7 @@ def _trained_by_kernel(
     cohort: Cohort, part: Part, state: PartState, n_steps: int, horizon: int
 ) -> Trained | None:
     """As :func:`train_part` with :func:`measured`, in one call; None where no kernel serves."""
+    check_time()
     carry = state.carry
     if part.indices is None:
         return None
@@ -125,6 +127,7 @@ def train_part(
     """
     values, losses = [], []
     for step in range(n_steps):
+        check_time()
         own = (given_up or step > 0) and not torch.is_grad_enabled()
         carry = advance(cohort, part.tasks, state.carry, state.losses, state.grads, horizon, overwrite=own)
         value, state = measure(part, carry)

@@ -62,7 +62,9 @@ def main(experiment: str, root: str, workers: str, *kill_at: str) -> None:
     undisturbed = run_campaign(config, whole)
     killed.mkdir()
     shutil.copy(whole / ".baselines.json", killed)
-    execution = dataclasses.replace(config.execution, workers=int(workers))
+    execution = dataclasses.replace(
+        config.execution, backend="inline" if workers == "1" else "loky", workers=int(workers)
+    )
     disturbed = dataclasses.replace(config, execution=execution)
     n_killed = sum(killed_at(int(n), disturbed, killed) for n in kill_at)
     killed_at(0, disturbed, killed)

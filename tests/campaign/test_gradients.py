@@ -168,7 +168,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def with_mode(config: CampaignConfig, mode: str, workers: int = 1) -> CampaignConfig:
-    execution = ExecutionConfig(device="cpu", workers=workers, compile=mode)  # type: ignore[arg-type]
+    execution = ExecutionConfig(
+        backend="inline" if workers == 1 else "loky",
+        device="cpu",
+        workers=workers,
+        compile=mode,  # type: ignore[arg-type]
+    )
     return replace(config, execution=execution)
 
 

@@ -45,7 +45,7 @@ def experiment(small: CampaignConfig, tmp_path: Path) -> Path:
     """The TOML of the small campaign."""
     path = tmp_path / "small.toml"
     with path.open("a", encoding="utf-8") as file:
-        file.write('[execution]\ndevice = "cpu"\nworkers = 1\n')
+        file.write('[execution]\ndevice = "cpu"\nbackend = "inline"\n')
     return path
 
 
@@ -64,7 +64,7 @@ def test_sigkill_at_any_event_changes_nothing(experiment: Path, tmp_path: Path, 
 @pytest.fixture
 def alone(small: CampaignConfig) -> CampaignConfig:
     """The small campaign without workers."""
-    return replace(small, execution=ExecutionConfig(device="cpu", workers=1))
+    return replace(small, execution=ExecutionConfig(device="cpu", backend="inline"))
 
 
 class Hearing(Silent):

@@ -48,7 +48,7 @@ n_points = 3
 
 [execution]
 device = "cpu"
-workers = 1
+backend = "inline"
 """
 
 

@@ -90,7 +90,7 @@ def test_an_interruption_keeps_whole_generations_and_says_how_to_go_on(
 def test_workers_of_a_killed_campaign_end_and_it_resumes_to_the_same_content(
     evometa, finished, fresh_storage: Path
 ) -> None:
-    words = ("--set", "execution.workers=2")
+    words = ("--set", "execution.backend=loky", "--set", "execution.workers=2")
     process = begin(finished, fresh_storage, *words)
     wait_for(process, "generation 0")
     workers = children(process.pid)

@@ -13,9 +13,10 @@ import torch
 
 from evometa.errors import ConfigError
 from evometa.execution import EvaluationUnit, Executor, TuningUnit, pick_device, pick_devices, pick_workers
-from evometa.execution.executor import _Workplaces, dealt
+from evometa.execution.executor import dealt
+from evometa.execution.work import Workplaces
 from evometa.inner.cohort import Candidate
-from evometa.inner.record import UnrollRecord
+from evometa.inner.record import RunSummary
 from evometa.inner.task_set import request
 from evometa.rules.learner import learner_space
 from evometa.rules.registry import RULES
@@ -133,8 +134,10 @@ def test_a_claim_is_held_until_its_process_ends(tmp_path: Path) -> None:
 def test_workers_take_the_devices_in_turn(
     number: int, device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("evometa.execution.executor.claim", lambda folder, n_places: number)
-    assert _Workplaces(("cuda:0", "cuda:1"), 3, str(tmp_path), os.getpid()).claim() == device
+    monkeypatch.setattr("evometa.execution.work.claim", lambda folder, n_places: number)
+    for name in ("die_with", "settle_once"):
+        monkeypatch.setattr(f"evometa.execution.work.{name}", lambda *given: None)
+    assert Workplaces(3, str(tmp_path), os.getpid()).enter(("cuda:0", "cuda:1")) == device
 
 
 def test_several_devices_give_what_one_gives() -> None:
@@ -145,7 +148,7 @@ def test_several_devices_give_what_one_gives() -> None:
 
     def together(results: list) -> np.ndarray:
         values = [result.value for result in results]
-        assert all(isinstance(value, UnrollRecord) for value in values)
-        return np.concatenate([value.losses for value in values])
+        assert all(isinstance(value, RunSummary) for value in values)
+        return np.concatenate([value.final_losses for value in values])
 
     np.testing.assert_allclose(together(several), together(one), rtol=1e-5)

@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from evometa.execution import EvaluationUnit, Executor, UnitResult
-from evometa.execution.units import run_unit
 from evometa.inner.cohort import Candidate
 from evometa.inner.evaluate import evaluate
-from evometa.inner.record import Status, UnrollRecord
+from evometa.inner.record import RunSummary, Status, UnrollRecord
 from evometa.inner.task_set import request
 from evometa.meta import Refinement
 from evometa.rng import torch_generator
@@ -35,8 +34,8 @@ def candidate(identity: str, family: str, **genes: object) -> Candidate:
 
 
 def losses(result: UnitResult) -> np.ndarray:
-    assert isinstance(result.value, UnrollRecord)
-    return result.value.losses
+    assert isinstance(result.value, RunSummary)
+    return result.value.final_losses
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -46,7 +45,7 @@ def test_what_travels_to_workers_and_back_is_hardly_larger_than_its_weights(dtyp
     sent = replace(one, weights=weights)
     got = pickle.loads(pickle.dumps(sent))
     assert (got.id, got.family, dict(got.genes)) == (sent.id, sent.family, dict(sent.genes))
-    back = pickle.loads(pickle.dumps(Refinement([dict(weights), {}], 3, [0, 1])))
+    back = pickle.loads(pickle.dumps(Refinement([dict(weights), {}], 3, [True, True], [0, 1])))
     assert (back.n_inner_steps, back.n_skipped, back.weights[1]) == (3, [0, 1], {})
     for found in (got.weights, back.weights[0]):
         assert list(found) == list(weights)
@@ -76,7 +75,7 @@ def test_the_operations_of_a_rule_are_counted_where_that_is_asked_for(n_workers:
     members = [candidate("r", "recurrent", hidden=7), candidate("m", "mlp", hidden=5)]
     units = [EvaluationUnit((member,), WANTED, counted=member.id == "r") for member in members]
     found = [result.value for result in Executor(CPU, n_workers).run(units)]
-    assert all(isinstance(record, UnrollRecord) for record in found)
+    assert all(isinstance(record, RunSummary) for record in found)
     assert [record.rule_counts for record in found] == [count_rule(members[0].learner), None]
 
 
@@ -145,9 +144,10 @@ def test_a_gpu_s_memory_is_gathered_before_the_halves(monkeypatch: pytest.Monkey
     tried = fits(monkeypatch, 0, ENDS_OF_MEMORY[1])
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: tried.append(-1))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     unit = EvaluationUnit((candidate("a", "sgd"), candidate("b", "sgd")), WANTED)
-    run_unit(unit, "cuda:1")
-    assert tried == [2, -1, 1, 1]
+    Executor(torch.device("cuda:1")).run([unit])
+    assert tried == [2, -1, 1, -1, 1, -1]
 
 
 def test_the_callers_thread_count_is_put_back() -> None:

@@ -1,0 +1,136 @@
+"""Whatever happens to workers, every unit has a result, and those that did nothing wrong have their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from faulty_units import FaultyUnit
+
+from evometa.errors import ExecutionError
+from evometa.execution import Executor, UnitResult
+from evometa.execution import dispatch as module
+from evometa.execution.pools.loky import LokyPool
+from evometa.execution.work import Outcome, Work
+from evometa.inner.cohort import Candidate
+from evometa.inner.record import Status
+
+CPU = torch.device("cpu")
+
+
+def named(*names: str) -> tuple[Candidate, ...]:
+    return tuple(Candidate(name, "adam", {}, {}) for name in names)
+
+
+def good(n: int, seconds: float = 0.0) -> list[FaultyUnit]:
+    return [FaultyUnit(named(f"good {i}"), seconds=seconds) for i in range(n)]
+
+
+def run(units: list[FaultyUnit], n_workers: int = 2, seconds: float = 0.0) -> list[UnitResult]:
+    return Executor(CPU, seconds=seconds, pool=LokyPool(n_workers)).run(units)  # type: ignore[arg-type]
+
+
+def ids(result: UnitResult) -> list[str]:
+    return [candidate.id for candidate in result.unit.candidates]
+
+
+@pytest.fixture(autouse=True)
+def no_workers_left() -> Iterator[None]:
+    yield
+    pool = LokyPool(2)
+    pool._is_started = True
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "message"),
+    [
+        ("killed", Status.OUT_OF_MEMORY, "lost 2 workers: killed by SIGKILL, as where memory runs out"),
+        ("exits", Status.ERROR, "lost 2 workers: exit code 7"),
+        ("segfaults", Status.ERROR, "lost 2 workers: killed by SIGSEGV"),
+    ],
+)
+def test_a_candidate_that_ends_its_worker_costs_its_own_row_only(
+    fault: str, status: Status, message: str
+) -> None:
+    unit = FaultyUnit(named("a", "bad", "b", "c"), fault, bad=("bad",))
+    results = run([*good(3), unit, *good(3)])
+    assert [name for result in results for name in ids(result)] == (
+        ["good 0", "good 1", "good 2", "a", "bad", "b", "c", "good 0", "good 1", "good 2"]
+    )
+    for result in results:
+        if ids(result) == ["bad"]:
+            assert (result.status, result.message, result.value) == (status, message, None)
+        else:
+            assert (result.status, result.value) == (Status.COMPLETE, ids(result))
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_worker_killed_from_outside_costs_nothing(n_workers: int, tmp_path: Path) -> None:
+    unlucky = FaultyUnit(named("unlucky"), "killed", bad=("unlucky",), diary=str(tmp_path), n_times=2)
+    results = run([*good(2), unlucky, *good(4)], n_workers)
+    assert {result.status for result in results} == {Status.COMPLETE}
+    assert [result.value for result in results] == [ids(result) for result in results]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_unit_that_looks_at_the_time_is_halved_until_what_takes_long_stands_alone() -> None:
+    unit = FaultyUnit(named("a", "b", "slow"), "takes long", bad=("slow",))
+    for n_workers in (1, 2):
+        results = run([unit, *good(1)], n_workers, seconds=0.2)
+        assert [name for result in results for name in ids(result)] == ["a", "b", "slow", "good 0"]
+        assert [result.status for result in results if ids(result) == ["slow"]] == [Status.TIMEOUT]
+        assert [result.message for result in results if ids(result) == ["slow"]] == [
+            "OutOfTime: not done after 0.2 s"
+        ]
+        assert sum(result.status == Status.COMPLETE for result in results) == len(results) - 1
+
+
+def test_a_unit_that_hangs_is_ended_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_GRACE_SECONDS", 4.0)
+    stuck = FaultyUnit(named("stuck"), "hangs", bad=("stuck",))
+    diligent = FaultyUnit(named("diligent"), seconds=0.5, diary=str(tmp_path))
+    stuck_result, *others = run([stuck, *good(3), diligent], seconds=1.0)
+    assert stuck_result.status == Status.TIMEOUT
+    assert stuck_result.message == "no answer within 6 s, so its worker was ended"
+    assert {result.status for result in others} == {Status.COMPLETE}
+
+
+def test_what_cannot_travel_back_is_an_error_of_its_unit() -> None:
+    odd = FaultyUnit(named("odd"), "does not travel", bad=("odd",))
+    first, result, last = run([*good(1), odd, *good(1)])
+    assert [first.status, result.status, last.status] == [Status.COMPLETE, Status.ERROR, Status.COMPLETE]
+    assert result.message.count("\n") == 0
+
+
+class _Doomed(LokyPool):
+    """Workers that end whatever they are given."""
+
+    def submit(self, work: Work) -> Future[Outcome]:
+        return super().submit(replace(work, unit=FaultyUnit(named("any"), "exits", bad=("any",))))
+
+
+def test_workers_that_never_compute_anything_end_the_run() -> None:
+    with pytest.raises(
+        ExecutionError, match=r"^workers end before they have computed anything \(exit code 7\); see whether"
+    ):
+        Executor(CPU, pool=_Doomed(2)).run(good(20))  # type: ignore[arg-type]
+
+
+def test_a_worker_lost_while_it_waits_is_replaced() -> None:
+    executor = Executor(CPU, pool=LokyPool(2))
+    (first,) = executor.run(good(1))  # type: ignore[arg-type]
+    executor.stop()
+    (again,) = executor.run(good(1))  # type: ignore[arg-type]
+    assert first.value == again.value == ["good 0"]
+
+
+def test_results_come_in_the_order_of_units_each_when_those_before_it_are_there() -> None:
+    units = [FaultyUnit(named(f"{i}"), seconds=0.1 * (i % 3)) for i in range(9)]
+    seen: list[str] = []
+    Executor(CPU, pool=LokyPool(2)).run(units, lambda result: seen.extend(ids(result)))  # type: ignore[arg-type]
+    assert seen == [f"{i}" for i in range(9)]
