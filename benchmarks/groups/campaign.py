@@ -4,8 +4,8 @@ A campaign is run as a user runs it; whatever passes outside the executor's runs
 the figure drawn in the end) is not inner training. Nor is counting the operations of every new structure,
 which workers do inside those runs where an objective asks for it: it is timed once more afterwards, and a
 worker's share of that is added.
-So is a worker's share of the processor's time that the driver's own thread takes inside the runs, to unpack
-results; sending them is part of training side by side.
+So is a worker's share of the processor's time that the driver's own thread takes inside the runs, to hand
+units out and to unpack results.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def timed_executor() -> Iterator[list[tuple[float, float]]]:
         try:
             return run(self, units, *args)
         finally:
-            by_itself = self.n_workers == 1 or len(units) <= 1  # then it is the driver who trains
-            seconds.append((time.perf_counter() - started, 0.0 if by_itself else time.thread_time() - used))
+            computed = 0.0 if self.is_inline else time.thread_time() - used
+            seconds.append((time.perf_counter() - started, computed))
 
     Executor.run = timed  # type: ignore[method-assign]
     try:

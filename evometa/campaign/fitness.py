@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from evometa.errors import TaskError
 from evometa.execution import EvaluationUnit, Executor, UnitResult
 from evometa.inner.cohort import Candidate, by_structure
 from evometa.inner.evaluate import chunks
-from evometa.inner.record import Status, UnrollRecord
+from evometa.inner.record import RunSummary, Status
 from evometa.inner.task_set import TaskRequest
 from evometa.objectives import ratios
 from evometa.rules.cost import is_counted, note_counts
@@ -86,10 +86,10 @@ def evaluate_all(
     for common in tasks:
         reference = _reference(common, executor)
 
-        def take(result: UnitResult, reference: UnrollRecord = reference) -> None:
+        def take(result: UnitResult, reference: RunSummary = reference) -> None:
             for candidate, found in _unpack(result, reference):
                 merged[candidate] = merged[candidate].joined(found) if candidate in merged else found
-            if isinstance(result.value, UnrollRecord) and result.value.rule_counts is not None:
+            if isinstance(result.value, RunSummary) and result.value.rule_counts is not None:
                 note_counts(result.unit.candidates[0].learner, result.value.rule_counts)
             if progress is not None:
                 progress(result)
@@ -106,7 +106,7 @@ def trial_runs(common: CommonTasks, executor: Executor) -> Runs:
     Raises TaskError when they cannot be trained on, or when their losses cannot be compared by ratio.
     """
     record = _reference(common, executor)
-    lowest = float(record.losses[:, :, 0].min())
+    lowest = float(record.initial_losses.min())
     if lowest <= record.noise_floor:
         raise TaskError(
             f"tasks {common.wanted.use!r} ({common.wanted.split}): the initial loss {lowest:.6g} is not "
@@ -136,23 +136,23 @@ def evaluation_units(
     return sorted(units, key=lambda unit: -len(unit.candidates) * count(unit.candidates[0].weights))
 
 
-def _reference(common: CommonTasks, executor: Executor) -> UnrollRecord:
+def _reference(common: CommonTasks, executor: Executor) -> RunSummary:
     result = executor.run([EvaluationUnit((common.reference,), common.wanted)])[0]
-    if not isinstance(result.value, UnrollRecord):
+    if not isinstance(result.value, RunSummary):
         raise TaskError(
             f"tasks {common.wanted.use!r} ({common.wanted.split}) cannot be trained on: {result.message}"
         )
-    if not np.isfinite(result.value.losses[:, :, 0]).all():
+    if not np.isfinite(result.value.initial_losses).all():
         raise TaskError(
             f"tasks {common.wanted.use!r} ({common.wanted.split}): the initial loss is not finite"
         )
     return result.value
 
 
-def _unpack(result: UnitResult, reference: UnrollRecord) -> list[tuple[str, Evaluated]]:
+def _unpack(result: UnitResult, reference: RunSummary) -> list[tuple[str, Evaluated]]:
     ids = [candidate.id for candidate in result.unit.candidates]
     tasks = tuple((reference.family, description) for description in reference.descriptions)
-    if not isinstance(result.value, UnrollRecord):
+    if not isinstance(result.value, RunSummary):
         failed = Evaluated(tasks, _failed_runs(reference, result.status), 0, result.message)
         return [(identity, failed) for identity in ids]
     n_inner_steps = result.value.n_inner_steps // len(ids)
@@ -162,11 +162,11 @@ def _unpack(result: UnitResult, reference: UnrollRecord) -> list[tuple[str, Eval
     ]
 
 
-def _runs(record: UnrollRecord, reference: UnrollRecord) -> list[Runs]:
+def _runs(record: RunSummary, reference: RunSummary) -> list[Runs]:
     """The runs of each candidate."""
     final_ratio, anytime_ratio = ratios(record, reference)
     numbers = {
-        "initial_loss": record.losses[:, :, 0],
+        "initial_loss": record.initial_losses,
         "final_loss": record.final_losses,
         "valid_loss": record.valid_losses,
         "reference_loss": np.broadcast_to(reference.final_losses, record.status.shape),
@@ -178,15 +178,14 @@ def _runs(record: UnrollRecord, reference: UnrollRecord) -> list[Runs]:
     return list(map(Runs, record.status, columns))
 
 
-def _failed_runs(reference: UnrollRecord, status: Status) -> Runs:
+def _failed_runs(reference: RunSummary, status: Status) -> Runs:
     """Runs of a candidate that could not be run: the status, and the worst ratio wherever one is needed."""
-    lost = UnrollRecord(
-        losses=np.full_like(reference.losses, np.nan),
-        valid_losses=np.full_like(reference.valid_losses, np.nan),
+    nothing = np.full(reference.status.shape, np.nan)
+    lost = replace(
+        reference,
+        initial_losses=nothing,
+        final_losses=nothing,
+        valid_losses=nothing,
         status=np.full(reference.status.shape, status.value),
-        final_window=reference.final_window,
-        noise_floor=reference.noise_floor,
-        descriptions=reference.descriptions,
-        family=reference.family,
     )
     return _runs(lost, reference)[0]

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
 from evometa.genome.codec import content_hash, weights_from_bytes, weights_to_bytes
@@ -22,9 +20,10 @@ from evometa.meta import ESTIMATORS, Refinement, TaskStream, meta_genes, meta_st
 from evometa.meta.genes import whole
 from evometa.meta.replay import PLAIN, RECORDED
 from evometa.rng import torch_generator
+from evometa.rules.cost import note_sizes
 from evometa.rules.learner import Learner, has_weights
 from evometa.store import JournalEntry
-from evometa.trees import Tree, all_finite, count, tree_map
+from evometa.trees import Tree, count
 
 
 @dataclass
@@ -32,20 +31,38 @@ class WeightBank:
     """Weights by content hash: those of the living population, and the blobs not yet in the database.
 
     They are kept as tensors too, from when they are put in or asked for: survivors are trained in every
-    generation.
+    generation. What only waits to be refined has no hash yet.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     _trees: dict[str, Tree] = field(default_factory=dict, repr=False)
+    _n_held: int = 0
 
-    def put(self, weights: Tree) -> str | None:
-        """Keep ``weights``, which nobody edits, and return their hash; None for a genome without weights."""
+    def hold(self, weights: Tree) -> str | None:
+        """Keep ``weights``, which nobody edits, under a name that :meth:`named` replaces; None for none."""
         if not weights:
             return None
-        data = weights_to_bytes(weights)
+        self._n_held += 1
+        name = f"held {self._n_held}"
+        self._trees[name] = weights
+        return name
+
+    def named(self, name: str | None) -> str | None:
+        """The hash of the weights that are kept under ``name``; they are put in if they were only held."""
+        if name is None or name in self.blobs:
+            return name
+        return self.put(self._trees[name])
+
+    def put(self, weights: Tree) -> str | None:
+        """Keep a copy of ``weights`` and return its hash; None for a genome without weights."""
+        if not weights:
+            return None
+        # Copies, since the tensors of one candidate may be pieces of those of all.
+        own = {each: weights[each].detach().cpu().clone() for each in sorted(weights)}
+        data = weights_to_bytes(own)
         name = content_hash(data)
         self.blobs[name] = data
-        self._trees[name] = {own: weights[own] for own in sorted(weights)}
+        self._trees[name] = own
         return name
 
     def get(self, name: str | None) -> Tree:
@@ -65,7 +82,10 @@ class WeightBank:
 def birth(
     children: Sequence[Child], parents: Mapping[str, Genome], bank: WeightBank, seed: int, generation: int
 ) -> list[Genome]:
-    """Genomes of ``children`` with fresh or inherited weights, not yet refined."""
+    """Genomes of ``children`` with fresh or inherited weights, not yet refined.
+
+    Weights that are new have no hash before :func:`refine`, after which most are others.
+    """
     genomes = []
     for index, child in enumerate(children):
         parent = None if child.weights_from is None else parents[child.weights_from]
@@ -75,10 +95,11 @@ def birth(
             name, how = parent.germline, "inherited"  # all of the parent's weights, and no others
         else:
             weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
+            note_sizes(learner, weights)
             how = "initialised" if weights else "none"
             if parent is not None:
                 weights, how = inherit(bank.get(parent.germline), weights)
-            name = bank.put(weights)
+            name = bank.hold(weights)
         lineage = Lineage(child.parents, child.operator, generation, how)
         identity = f"{generation:03d}-{index:03d}"
         genomes.append(Genome(identity, child.family, child.genes, name, name, lineage, child.name))
@@ -136,7 +157,16 @@ def refine(
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)
             ways.update({way: len(result.unit.candidates) for way in result.value.ways})
-    return Refined([_written_back(genome, outcome) for genome in genomes], steps, seconds, ways)
+    grown = [_named(_written_back(genome, outcome), bank) for genome in genomes]
+    return Refined(grown, steps, seconds, ways)
+
+
+def _named(genome: Genome, bank: WeightBank) -> Genome:
+    """The genome with the hashes of its weights."""
+    weights, germline = bank.named(genome.weights), bank.named(genome.germline)
+    if (weights, germline) == (genome.weights, genome.germline):
+        return genome
+    return replace(genome, weights=weights, germline=germline)
 
 
 def memory_entry(ways: Mapping[str, int], generation: int, max_bytes: int | None) -> JournalEntry | None:
@@ -195,11 +225,10 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     """The refined weights of one candidate (None where it failed) and what happened, in words."""
     if result.status != Status.COMPLETE or not isinstance(result.value, Refinement):
         return None, f"refinement failed ({result.status}: {result.message})"
-    # Copies, since the tensors of one candidate may be pieces of those of all.
-    weights = tree_map(torch.clone, result.value.weights[index])
+    weights = result.value.weights[index]
     skipped = result.value.n_skipped[index]
     steps = int(result.unit.candidates[index].genes["meta.steps"])  # type: ignore[arg-type]
-    if not all_finite(weights):
+    if not result.value.finite[index]:
         return None, "refinement failed (its weights became non-finite)"
     note = f", {skipped} skipped for a non-finite meta-gradient" if skipped else ""
     return weights, f"refined {steps} meta-steps{note}"

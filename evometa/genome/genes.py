@@ -48,6 +48,10 @@ class Gene(ABC):
     def sample(self, generator: np.random.Generator) -> Value:
         """A uniform draw."""
 
+    def skip(self, generator: np.random.Generator) -> None:
+        """Draw what :meth:`sample` draws, for nothing: what comes next is the same either way."""
+        self.sample(generator)
+
     @abstractmethod
     def mutate(self, value: Value, generator: np.random.Generator, strength: float) -> Value:
         """A neighbour of ``value``; ``strength`` is a standard deviation in unit coordinates."""
@@ -98,6 +102,9 @@ class NumericGene(Gene):
 
     def sample(self, generator: np.random.Generator) -> Value:
         return self.from_unit(float(generator.random()))
+
+    def skip(self, generator: np.random.Generator) -> None:
+        generator.random()
 
     def mutate(self, value: Value, generator: np.random.Generator, strength: float) -> Value:
         unit = self.to_unit(float(value)) + strength * float(generator.standard_normal())  # type: ignore[arg-type]

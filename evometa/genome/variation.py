@@ -28,8 +28,12 @@ def mutate(
     for gene, pick in zip(movable, picks, strict=True):
         if pick:
             changed[gene.name] = gene.mutate(genes[gene.name], generator, strength)
-    fresh = {gene.name: gene.sample(generator) for gene in space}
-    return space.complete({**fresh, **changed})
+    for gene in space:  # drawn for every gene: whether one is needed must not shift the stream
+        if gene.name in changed:
+            gene.skip(generator)
+        else:
+            changed[gene.name] = gene.sample(generator)
+    return space.complete(changed)
 
 
 def crossover(

@@ -20,11 +20,10 @@ from torch import Tensor
 from evometa import native
 from evometa.genome.genes import Value
 from evometa.inner.cohort import Candidate, Cohort
-from evometa.inner.gradient import losses_at
 from evometa.inner.meter import MemoryMeter
 from evometa.inner.plan import has_kernel
 from evometa.inner.task_set import PreparedTasks
-from evometa.inner.unroll import UnrollState, advance, begin, loss_and_grad
+from evometa.inner.unroll import UnrollState, advance, begin, loss_and_grad, valid_losses
 from evometa.rng import torch_generator
 from evometa.rules.cost import measure_cost, state_floats_per_param
 from evometa.rules.learner import Learner
@@ -235,7 +234,7 @@ def _of_gradient(part: PreparedTasks, second_order: bool) -> _TaskBytes:
         return loss_and_grad(tasks, params, tasks.batch(rows))
 
     def judge() -> Tensor:
-        return losses_at(tasks.loss, params, tasks.valid_batch() or {})
+        return valid_losses(tasks, params)
 
     with native.disabled() if second_order else nullcontext(), MemoryMeter() as meter:
         with torch.no_grad():

@@ -38,8 +38,6 @@ class UnrollRecord:
         noise_floor: losses below it count as equal.
         descriptions: ``T`` lines naming the tasks.
         family: the tasks' family.
-        rule_counts: what :func:`~evometa.rules.cost.count_rule` gives for the candidates; None where nobody
-            asked for it.
     """
 
     losses: FloatArray
@@ -49,7 +47,6 @@ class UnrollRecord:
     noise_floor: float
     descriptions: tuple[str, ...]
     family: str
-    rule_counts: Counts | None = None
 
     @cached_property
     def final_losses(self) -> FloatArray:
@@ -62,6 +59,56 @@ class UnrollRecord:
         """Inner steps made: candidates × tasks × updates."""
         candidates, tasks, points = self.losses.shape
         return int(candidates * tasks * (points - 1))
+
+    def summary(self) -> RunSummary:
+        """What comparisons of the runs need."""
+        initial, floor = self.losses[:, :, 0], self.noise_floor
+
+        def logs(losses: FloatArray, instead: FloatArray) -> FloatArray:
+            finite = np.where(np.isfinite(losses), losses, instead)
+            return np.log(np.maximum(finite, floor))
+
+        return RunSummary(
+            initial_losses=initial.copy(),
+            final_losses=self.final_losses,
+            valid_losses=self.valid_losses,
+            final_logs=logs(self.final_losses, initial),
+            anytime_logs=logs(self.losses, initial[..., None]).mean(axis=-1),
+            status=self.status,
+            noise_floor=floor,
+            n_inner_steps=self.n_inner_steps,
+            descriptions=self.descriptions,
+            family=self.family,
+        )
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What remains of P candidates' runs on T tasks where they are compared: a few numbers each.
+
+    Attributes:
+        initial_losses, final_losses, valid_losses: ``(P, T)`` as in :class:`UnrollRecord`.
+        final_logs: ``(P, T)`` logarithms of the final losses.
+        anytime_logs: ``(P, T)`` means of the logarithms of all losses. In both losses below the noise floor
+            count as it, and those that are not finite as the initial one.
+        status: ``(P, T)`` names of :class:`Status`.
+        noise_floor, descriptions, family: as in :class:`UnrollRecord`.
+        n_inner_steps: inner steps made in all.
+        rule_counts: what :func:`~evometa.rules.cost.count_rule` gives for the candidates; None where nobody
+            asked for it.
+    """
+
+    initial_losses: FloatArray
+    final_losses: FloatArray
+    valid_losses: FloatArray
+    final_logs: FloatArray
+    anytime_logs: FloatArray
+    status: npt.NDArray[np.str_]
+    noise_floor: float
+    n_inner_steps: int
+    descriptions: tuple[str, ...]
+    family: str
+    rule_counts: Counts | None = None
 
 
 def concatenate(records: list[UnrollRecord]) -> UnrollRecord:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evometa.errors import ObjectiveError
-from evometa.inner.record import Status, UnrollRecord
+from evometa.inner.record import RunSummary, Status
 from evometa.registry import Registry
 from evometa.rules.cost import Cost
 from evometa.tasks.options import described
@@ -127,25 +127,13 @@ def find_objective(name: str) -> Objective:
     )
 
 
-def ratios(record: UnrollRecord, reference: UnrollRecord) -> tuple[FloatArray, FloatArray]:
+def ratios(runs: RunSummary, reference: RunSummary) -> tuple[FloatArray, FloatArray]:
     """Final and anytime ratio to the reference's run, each ``(P, T)``, for runs on the same tasks.
 
     A reference run that diverged counts as never having left its initial loss.
     """
-    floor = record.noise_floor
-
-    def logs(losses: FloatArray, initial: FloatArray) -> FloatArray:
-        finite = np.where(np.isfinite(losses), losses, initial)
-        return np.log(np.maximum(finite, floor))
-
-    start = reference.losses[:, :, :1]
-    reference_final = logs(reference.final_losses, start[..., 0])
-    reference_curve = logs(reference.losses, start).mean(axis=-1)
-    complete = record.status == Status.COMPLETE.value
+    complete = runs.status == Status.COMPLETE.value
     cap = np.log(WORST_RATIO)
-    with np.errstate(invalid="ignore"):
-        final = np.log(np.maximum(record.final_losses, floor)) - reference_final
-        anytime = np.log(np.maximum(record.losses, floor)).mean(axis=-1) - reference_curve
-    final = np.where(complete, np.minimum(final, cap), cap)
-    anytime = np.where(complete, np.minimum(anytime, cap), cap)
+    final = np.where(complete, np.minimum(runs.final_logs - reference.final_logs, cap), cap)
+    anytime = np.where(complete, np.minimum(runs.anytime_logs - reference.anytime_logs, cap), cap)
     return np.exp(final), np.exp(anytime)

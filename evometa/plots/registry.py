@@ -82,8 +82,9 @@ def draw(name: str, store: CampaignStore, out: Path) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with house_style():
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)  # laid out once, the same for both
             figure.savefig(files[0], dpi=DPI)
-            figure.set_layout_engine("none")  # laid out once, the same for both
             figure.savefig(files[1], metadata={"Date": None})
     except OSError as error:
         raise EvometaError(

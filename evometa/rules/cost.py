@@ -32,9 +32,9 @@ from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import StepContext, UpdateRule
 from evometa.rules.learner import Learner, Structural, schedule_space
-from evometa.rules.registry import RULES, SCHEDULES
+from evometa.rules.registry import SCHEDULES
 from evometa.rules.schedule_base import Schedule
-from evometa.trees import Tree, count
+from evometa.trees import Tree, count, under_prefix, with_prefix
 
 #: The model on which every learner is measured.
 REFERENCE_LAYOUT = Layout.of({"0.weight": (32, 64), "0.bias": (32,), "2.weight": (10, 32), "2.bias": (10,)})
@@ -99,6 +99,8 @@ class Counts:
 
 #: Counts of rules by family and structural genes, the latest last.
 _COUNTED: dict[tuple[str, Structural], Counts] = {}
+#: Of rules likewise, the numbers that they keep between steps, and their weights.
+_SIZED: dict[tuple[str, Structural], tuple[int, int]] = {}
 
 
 def measure_cost(learner: Learner) -> Cost:
@@ -109,7 +111,24 @@ def measure_cost(learner: Learner) -> Cost:
 def size_cost(learner: Learner) -> Cost:
     """The part of :func:`measure_cost` that is told without an update; what an update does is nan."""
     rule, schedule = learner.parts
-    return _size_cost(_rule_size(learner.family, rule), _schedule_counts(schedule))
+    if (learner.family, rule) not in _SIZED:
+        note_sizes(learner, with_prefix("rule", learner.rule.init_weights(torch_generator(0, "cost"))))
+    return _size_cost(_SIZED[learner.family, rule], _schedule_counts(schedule))
+
+
+def note_sizes(learner: Learner, weights: Tree) -> None:
+    """Find the sizes that :func:`size_cost` tells with the help of ``weights`` of such a learner.
+
+    It would make some of its own, which takes longer than all the rest.
+    """
+    key = learner.family, learner.parts[0]
+    if key in _SIZED:
+        return
+    params = torch.zeros((1, REFERENCE_LAYOUT.size))
+    state = learner.init_rule_state(weights, params, REFERENCE_LAYOUT)
+    _SIZED[key] = count(state), count(under_prefix("rule", weights))
+    if len(_SIZED) > _N_KEPT:
+        del _SIZED[next(iter(_SIZED))]
 
 
 @lru_cache(maxsize=_N_KEPT)
@@ -164,14 +183,6 @@ def count_anew(learner: Learner) -> Counts:
             step, _ = rule.update(weights, hyper, state, grads, params, context)
             step.mul(torch.tensor(1.0))
     return Counts(count(state), counter.n_operations, count(weights), counter.n_written)
-
-
-@lru_cache(maxsize=_N_KEPT)
-def _rule_size(family: str, structure: Structural) -> tuple[int, int]:
-    """Numbers that the rule of these structural genes keeps between steps, and its weights."""
-    rule = RULES[family].build(RULES[family].space.complete(dict(structure)))
-    weights, params, _, context = _reference(rule)
-    return count(rule.init_state(weights, params, context.layout)), count(weights)
 
 
 @lru_cache(maxsize=_N_KEPT)

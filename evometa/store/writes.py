@@ -24,7 +24,7 @@ def sql_value(value: object) -> SQLValue:
     if isinstance(value, float):  # most are
         return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return sql_text(value)
     if value is None or isinstance(value, bytes):
         return value
     if isinstance(value, int | Integral):  # int first: an abstract class takes its time to answer
@@ -32,6 +32,11 @@ def sql_value(value: object) -> SQLValue:
     if isinstance(value, Real):
         return sql_value(float(value))
     raise StoreError(f"cannot store a value of type {type(value).__name__} in a campaign")
+
+
+def sql_text(text: str) -> str:
+    """``text`` as SQLite takes it, see :func:`sql_value`."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def insert(connection: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, object]]) -> None:
@@ -58,10 +63,10 @@ def insert_weights(connection: sqlite3.Connection, weights: Mapping[str, bytes])
         return
     from evometa.genome.codec import content_hash  # late: it brings torch, which readers do without
 
-    for name, data in weights.items():
-        if content_hash(data) != name:
-            raise StoreError(f"weights {name!r} are not stored: the name is not the SHA-256 of the bytes")
-        connection.execute("INSERT OR IGNORE INTO weights (hash, data) VALUES (?, ?)", (name, data))
+    wrong = next((name for name, data in weights.items() if content_hash(data) != name), None)
+    if wrong is not None:
+        raise StoreError(f"weights {wrong!r} are not stored: the name is not the SHA-256 of the bytes")
+    connection.executemany("INSERT OR IGNORE INTO weights (hash, data) VALUES (?, ?)", weights.items())
 
 
 def insert_genomes(connection: sqlite3.Connection, genomes: Iterable[Genome]) -> None:
@@ -118,25 +123,21 @@ def insert_generation(connection: sqlite3.Connection, record: GenerationRecord) 
         ),
     )
     place = {genome_id: position for position, genome_id in enumerate(record.population)}
-    insert(
+    _insert(
         connection,
         "candidates",
+        ("generation", "genome_id", "position", "place", "in_front"),
         (
-            {
-                **generation,
-                "genome_id": candidate.genome_id,
-                "position": position,
-                "place": place.get(candidate.genome_id),
-                "in_front": candidate.in_front,
-            }
+            (record.index, candidate.genome_id, position, place.get(candidate.genome_id), candidate.in_front)
             for position, candidate in enumerate(record.candidates)
         ),
     )
-    insert(
+    _insert(
         connection,
         "objective_values",
+        ("generation", "genome_id", "objective", "value"),
         (
-            {**generation, "genome_id": candidate.genome_id, "objective": name, "value": value}
+            (record.index, candidate.genome_id, name, value)
             for candidate in record.candidates
             for name, value in zip(record.objectives, candidate.values, strict=True)
         ),
@@ -152,7 +153,7 @@ def insert_evaluations(connection: sqlite3.Connection, evaluations: Iterable[Eva
         own = {name: value for name, value in vars(evaluation).items() if name != "tasks"}
         rows.append({"number": number, **own})
         tasks += [
-            (number, position, *map(sql_value, task.words), *task.numbers)
+            (number, position, sql_text(task[0]), sql_text(task[1]), *task[2:])
             for position, task in enumerate(evaluation.tasks)
         ]
     insert(connection, "evaluations", rows)

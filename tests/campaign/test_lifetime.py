@@ -42,8 +42,10 @@ def test_a_child_has_the_parents_weights_as_far_as_they_fit(
     (genome,) = birth([child], {parent.id: parent}, bank, 0, 1)
     weights = bank.get(genome.weights)
     assert weights.keys() == Learner.of("recurrent", child.genes).init_weights(torch.Generator()).keys()
-    assert genome.weights == genome.germline == content_hash(weights_to_bytes(weights))
-    assert (genome.weights == parent.weights) == same
+    assert genome.weights == genome.germline
+    name = bank.named(genome.weights)
+    assert name == content_hash(bank.blobs[str(name)]) == content_hash(weights_to_bytes(weights))
+    assert (name == parent.weights) == same
     assert genome.lineage.weights.startswith(how)
 
 

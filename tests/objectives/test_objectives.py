@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evometa.errors import ObjectiveError, UnknownNameError
-from evometa.inner.record import UnrollRecord
+from evometa.inner.record import RunSummary, UnrollRecord
 from evometa.objectives import OBJECTIVES, Objective, Outcomes, find_objective, ratios
 from evometa.objectives.base import WORST_RATIO
 from evometa.rules.cost import Cost
@@ -23,11 +23,10 @@ def outcomes(final: list[float], lost: int = 0) -> Outcomes:
     )
 
 
-def record(losses: list[list[float]], **changes: object) -> UnrollRecord:
+def runs_with(losses: list[list[float]]) -> RunSummary:
     array = np.array([losses])
     status = np.where(np.isfinite(array).all(-1), "complete", "diverged")
-    base = UnrollRecord(array, array[..., -1], status, 1, 1e-3, ("task",) * len(losses), "family")
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return UnrollRecord(array, array[..., -1], status, 1, 1e-3, ("task",) * len(losses), "family").summary()
 
 
 def test_meta_loss_is_a_geometric_mean_in_which_1_is_tuned_adam() -> None:
@@ -75,22 +74,22 @@ def test_costs_are_those_of_the_genome() -> None:
 
 
 def test_ratio_to_the_reference_is_floored_at_the_noise_floor() -> None:
-    run = record([[1.0, 1e-9], [1.0, 0.5]])
-    adam = record([[1.0, 1e-5], [1.0, 0.25]])
+    run = runs_with([[1.0, 1e-9], [1.0, 0.5]])
+    adam = runs_with([[1.0, 1e-5], [1.0, 0.25]])
     final, _ = ratios(run, adam)
     np.testing.assert_allclose(final, [[1.0, 2.0]])
 
 
 def test_anytime_ratio_compares_the_whole_curve() -> None:
-    _, anytime = ratios(record([[1.0, 0.25, 0.25]]), record([[1.0, 1.0, 0.25]]))
+    _, anytime = ratios(runs_with([[1.0, 0.25, 0.25]]), runs_with([[1.0, 1.0, 0.25]]))
     np.testing.assert_allclose(anytime, [[0.25 ** (1 / 3)]])
 
 
 def test_a_diverged_run_has_the_worst_ratio_and_a_diverged_reference_its_initial_loss() -> None:
-    final, anytime = ratios(record([[1.0, np.nan]]), record([[1.0, 0.5]]))
+    final, anytime = ratios(runs_with([[1.0, np.nan]]), runs_with([[1.0, 0.5]]))
     assert final.tolist() == [[pytest.approx(WORST_RATIO)]]
     assert anytime.tolist() == [[pytest.approx(WORST_RATIO)]]
-    final, _ = ratios(record([[2.0, 0.5]]), record([[2.0, np.inf]]))
+    final, _ = ratios(runs_with([[2.0, 0.5]]), runs_with([[2.0, np.inf]]))
     np.testing.assert_allclose(final, [[0.25]])
 
 
