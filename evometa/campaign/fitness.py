@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,9 @@ from evometa.objectives import ratios
 from evometa.rules.cost import is_counted, note_counts
 from evometa.store.records import TaskResult
 from evometa.trees import count
+
+#: With fewer candidates than these it is not judged whether tasks are at fault.
+_FEWEST_TO_JUDGE = 4
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,13 @@ def evaluate_all(
     progress: Callable[[UnitResult], None] | None = None,
     *,
     counted: bool = False,
+    max_failed: float = 1.0,
 ) -> tuple[dict[str, Evaluated], float]:
     """Every candidate on every task source, by candidate id, and the seconds of work.
 
     ``counted``: the operations of structures that are new are counted on the way. Raises TaskError when not
-    even the reference can be run: then the tasks are at fault, not a genome.
+    even the reference can be run, or when more than the share ``max_failed`` of the candidates cannot: then
+    the tasks are at fault, not a genome.
     """
     seconds = 0.0
     merged: dict[str, Evaluated] = {}
@@ -96,8 +102,27 @@ def evaluate_all(
 
         units = evaluation_units(candidates, common.wanted, executor, counted=counted)
         # Taken one by one as they come, while the workers train on.
-        seconds += sum(result.seconds for result in executor.run(units, take))
+        results = executor.run(units, take)
+        refuse_failures(results, f"tasks {common.wanted.use!r} ({common.wanted.split})", max_failed)
+        seconds += sum(result.seconds for result in results)
     return {candidate.id: merged[candidate.id] for candidate in candidates}, seconds
+
+
+def refuse_failures(results: Sequence[UnitResult], what: str, max_failed: float) -> None:
+    """Raise TaskError where more than the share ``max_failed`` of all candidates failed on ``what``.
+
+    A run that diverged is no failure, and a few candidates say nothing about tasks.
+    """
+    n_candidates = sum(len(result.unit.candidates) for result in results)
+    failed = [result for result in results if result.status != Status.COMPLETE]
+    n_failed = sum(len(result.unit.candidates) for result in failed)
+    if n_candidates < _FEWEST_TO_JUDGE or n_failed <= max_failed * n_candidates:
+        return
+    (reason, n_times), *_ = Counter(f"{result.status}: {result.message}" for result in failed).most_common(1)
+    raise TaskError(
+        f"{what}: {n_failed} of {n_candidates} genomes failed, more than execution.max_failed_fraction = "
+        f"{max_failed:g} allows; {n_times} of them with {reason!r}. Mend the cause and resume"
+    )
 
 
 def trial_runs(common: CommonTasks, executor: Executor) -> Runs:

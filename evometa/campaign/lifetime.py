@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from evometa.campaign.fitness import refuse_failures
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
 from evometa.genome.codec import content_hash, weights_from_bytes, weights_to_bytes
@@ -44,7 +45,7 @@ class WeightBank:
             return None
         self._n_held += 1
         name = f"held {self._n_held}"
-        self._trees[name] = weights
+        self._trees[name] = {own: weights[own] for own in sorted(weights)}  # the order in which sums are made
         return name
 
     def named(self, name: str | None) -> str | None:
@@ -134,10 +135,12 @@ def refine(
     streams: Sequence[TaskStream],
     executor: Executor,
     progress: Callable[[UnitResult], None] | None = None,
+    max_failed: float = 1.0,
 ) -> Refined:
     """Meta-train every genome that has weights and whose genes ask for it, as those genes say.
 
-    A genome whose refinement fails keeps the weights it was born with, and its lineage says why.
+    A genome whose refinement fails keeps the weights it was born with, and its lineage says why. Raises
+    TaskError where more than the share ``max_failed`` of them fail.
     """
     wanting = [genome for genome in genomes if wants_refinement(genome)]
     units = _units(wanting, bank, streams, executor)
@@ -152,7 +155,10 @@ def refine(
 
     ways: Counter[str] = Counter()
     steps, seconds = 0, 0.0
-    for result in executor.run(units, take):
+    results = executor.run(units, take)
+    names = ", ".join(repr(stream.use) for stream in streams)
+    refuse_failures(results, f"meta-training on tasks {names}", max_failed)
+    for result in results:
         seconds += result.seconds
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from evometa.campaign.baselines import tuned_baselines, with_tuned_rates
+from evometa.campaign.budget import spent_budget
 from evometa.campaign.events import GenerationSummary, Listener, ObjectiveSummary, Silent
 from evometa.campaign.fitness import CommonTasks, Evaluated, evaluate_all
 from evometa.campaign.gradients import settle_gradients
@@ -82,6 +83,11 @@ class Campaign:
             )
             living = replace(living, baselines=baselines)
         for generation in range(living.generation + 1, self.config.evolution.generations):
+            spent = spent_budget(self.store, self.config)
+            if spent is not None:
+                self.store.note(spent)
+                self.listener.note(spent)
+                break
             living = self._generation(living, generation)
         if self.store.status() != "finished":
             self._finish(living)
@@ -151,7 +157,8 @@ class Campaign:
                 )
             )
         self.listener.phase("refinement", sum(map(wants_refinement, born)))
-        refined = refine(born, bank, streams, self.executor, self.listener.unit)
+        most = self.config.execution.max_failed_fraction
+        refined = refine(born, bank, streams, self.executor, self.listener.unit, most)
         book.seconds["refinement"] = refined.seconds
         book.inner_steps["refinement"] = refined.n_inner_steps
         entry = memory_entry(refined.ways, generation, self.executor.max_bytes)
@@ -169,7 +176,12 @@ class Campaign:
         self.listener.phase("evaluation", len(genomes) * len(tasks))
         candidates = [candidate_of(genome, before.bank) for genome in genomes]
         evaluated, book.seconds["evaluation"] = evaluate_all(
-            candidates, tasks, self.executor, self.listener.unit, counted=reads_flops(self.objectives)
+            candidates,
+            tasks,
+            self.executor,
+            self.listener.unit,
+            counted=reads_flops(self.objectives),
+            max_failed=self.config.execution.max_failed_fraction,
         )
         book.inner_steps["evaluation"] = sum(found.n_inner_steps for found in evaluated.values())
         runs = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from evometa import native
+from evometa.campaign.budget import goes_on
 from evometa.campaign.events import Listener, Silent
 from evometa.campaign.fitness import CommonTasks, trial_runs
 from evometa.campaign.ingredients import Ingredients, blamed_on
@@ -84,7 +85,7 @@ def _kernels(device: torch.device, listener: Listener) -> list[JournalEntry]:
 
 
 def is_finished(config: CampaignConfig, root: Path) -> bool:
-    """Whether the campaign of ``config`` is there and has made all the generations that it asks for.
+    """Whether the campaign of ``config`` is there, with all the generations it asks and has a budget for.
 
     Raises ConfigError when it was begun otherwise.
     """
@@ -94,7 +95,7 @@ def is_finished(config: CampaignConfig, root: Path) -> bool:
     with CampaignStore.open(path, readonly=True) as store:
         begun = campaign_config(store)
         refuse_changes(begun, config)
-        return store.status() == "finished" and begun.evolution.generations == config.evolution.generations
+        return store.status() == "finished" and not goes_on(store, config)
 
 
 def check(config: CampaignConfig, executor: Executor) -> None:
@@ -125,9 +126,9 @@ def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) 
     try:
         begun = campaign_config(store)
         refuse_changes(begun, config)
-        if config.evolution.generations > begun.evolution.generations:
-            extended = dataclasses.replace(begun, evolution=config.evolution)
-            store.replace_config(config_to_json(extended))
+        changed = dataclasses.replace(begun, evolution=config.evolution, budget=config.budget)
+        if changed != begun and (store.status() != "finished" or goes_on(store, config)):
+            store.replace_config(config_to_json(changed))
     except BaseException:
         store.close()
         raise
@@ -137,13 +138,13 @@ def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) 
 def refuse_changes(begun: CampaignConfig, now: CampaignConfig) -> None:
     """Raise ConfigError, naming the first key, when a resumed campaign would not be the one that was begun.
 
-    The section ``execution`` may differ, ``evolution.generations`` may grow, and the name is the folder's,
-    which may have been renamed or copied.
+    The sections ``execution`` and ``budget`` may differ, ``evolution.generations`` may grow, and the name is
+    the folder's, which may have been renamed or copied.
     """
     before, after = dict(_leaves(dataclasses.asdict(begun))), dict(_leaves(dataclasses.asdict(now)))
     for key in (*before, *(key for key in after if key not in before)):
         was, is_now = before.get(key), after.get(key)
-        if was == is_now or key == "name" or key.startswith("execution."):
+        if was == is_now or key == "name" or key.startswith(("execution.", "budget.")):
             continue
         if key == "evolution.generations":
             if now.evolution.generations > begun.evolution.generations:

@@ -3,6 +3,7 @@
 from evometa.config.loading import config_from_json, config_to_json, load_config
 from evometa.config.sections import (
     BaselineConfig,
+    BudgetConfig,
     CampaignConfig,
     EvolutionConfig,
     ExecutionConfig,
@@ -14,6 +15,7 @@ from evometa.config.sections import (
 
 __all__ = [
     "BaselineConfig",
+    "BudgetConfig",
     "CampaignConfig",
     "EvolutionConfig",
     "ExecutionConfig",

@@ -198,6 +198,22 @@ class ExecutionConfig:
 
 
 @dataclass(frozen=True, config=_SECTION)
+class BudgetConfig:
+    """``[budget]``: what a campaign may cost, beside ``evolution.generations``; whatever comes first ends it.
+
+    It is looked at when a generation is stored: the campaign then makes its final measurements and is
+    finished, so that it costs a generation and these measurements more at most.
+
+    Attributes:
+        inner_steps: of meta-training, evaluations and tuning; 0 for as many as there are.
+        seconds: in generations, of all sessions together; 0 for as long as it takes.
+    """
+
+    inner_steps: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, config=_SECTION)
 class BaselineConfig:
     """``[baseline]``: tuning of the hand-designed rules that results are compared with.
 
@@ -236,6 +252,7 @@ class CampaignConfig:
     objectives: ObjectivesConfig = Field(default_factory=ObjectivesConfig)
     final: FinalConfig = Field(default_factory=FinalConfig)
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
     baseline: BaselineConfig = Field(default_factory=BaselineConfig)
 
 

@@ -20,9 +20,10 @@ from evometa.execution.units import ProbeUnit, Unit, UnitResult, halves
 from evometa.execution.work import Conditions, Outcome, Work, line
 from evometa.inner.record import Status
 
-#: How often a lone candidate may lose its worker, once it is known to be its own doing.
-_MOST_LOSSES = 2
-#: After so many losses in a row, with nothing computed in between, it is looked whether workers work at all.
+#: How often a unit may lose its worker by itself before it is halved, and a lone candidate before it failed.
+#: Somebody else may have ended the worker, and halves may differ from the whole in a last digit.
+_MOST_LOSSES, _MOST_LOSSES_OF_ONE = 2, 3
+#: After so many losses in a row, with nothing computed in between, it is looked whether workers work.
 _LOSSES_IN_A_ROW = 3
 #: A worker that has not answered after this many times the limit, and so many seconds, is killed.
 _PATIENCE, _GRACE_SECONDS = 1.5, 30.0
@@ -111,6 +112,8 @@ class Dispatch:
         together = self._pool.loss == "all" and self._how_lost(first) is not None
         ended = list(self._running) if together else [first]
         was_killed = any(self._running[future].overdue for future in ended)
+        if not was_killed:
+            self._look_whether_workers_work(self._how_lost(first))
         for future in ended:
             job = self._running.pop(future)
             how = self._how_lost(future)
@@ -141,7 +144,6 @@ class Dispatch:
 
     def _settle(self, job: _Job, outcome: Outcome) -> None:
         """Note what a worker found, or try the halves of what failed."""
-        self._n_lost_in_a_row = 0
         if outcome.status != Status.COMPLETE and len(job.unit.candidates) > 1:
             self._halve(job)
         else:
@@ -149,16 +151,16 @@ class Dispatch:
 
     def _lost(self, job: _Job, how: str) -> None:
         """Go on after the loss of the worker that computed ``job``, or might have."""
-        self._look_whether_workers_work(how)
         if not (job.alone or self._pool.loss == "own"):
             job.alone = True
             self._again(self._suspects, job)
             return
         job.n_lost += 1
-        if len(job.unit.candidates) > 1:
-            self._halve(job)
-        elif job.n_lost < _MOST_LOSSES:
+        several = len(job.unit.candidates) > 1
+        if job.n_lost < (_MOST_LOSSES if several else _MOST_LOSSES_OF_ONE):
             self._again(self._suspects if job.alone else self._waiting, job)
+        elif several:
+            self._halve(job)
         else:
             status = Status.OUT_OF_MEMORY if "SIGKILL" in how else Status.ERROR
             self._note(job, Outcome(status, self._spent(job), message=f"lost {job.n_lost} workers: {how}"))
@@ -179,10 +181,13 @@ class Dispatch:
         result = UnitResult(job.unit, outcome.status, outcome.seconds, outcome.value, outcome.message)
         self._found[job.key[0]].append((job.key, result))
 
-    def _look_whether_workers_work(self, how: str) -> None:
-        """Raise ExecutionError where workers are lost again and again, also with nothing to compute."""
-        self._n_lost_in_a_row += 1
-        if self._n_lost_in_a_row % _LOSSES_IN_A_ROW:
+    def _look_whether_workers_work(self, how: str | None) -> None:
+        """Raise ExecutionError where workers are lost again and again, also with nothing to compute.
+
+        ``how`` the latest was lost; None where it was not.
+        """
+        self._n_lost_in_a_row = 0 if how is None else self._n_lost_in_a_row + 1
+        if how is None or self._n_lost_in_a_row % _LOSSES_IN_A_ROW:
             return
         try:
             self._pool.submit(Work(ProbeUnit(), self._conditions)).result()

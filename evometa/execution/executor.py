@@ -137,28 +137,26 @@ def open_executor(
     max_bytes = pick_max_bytes(max_memory_bytes, pool.n_workers, devices[0], pool.worker_bytes)
     executor = Executor(devices, precision=precision, max_bytes=max_bytes, seconds=seconds, pool=pool)
     if not pool.is_local:
-        _try_cluster(executor, backend)
+        try:
+            check_cluster(executor, backend)
+        except BaseException:
+            executor.stop()
+            raise
     return executor
 
 
-def _try_cluster(executor: Executor, backend: Backend) -> None:
+def check_cluster(executor: Executor, backend: Backend) -> None:
     """Raise ConfigError unless the workers of a cluster answer, with the versions that this process has."""
     here = Versions(evometa.__version__, torch.__version__)
-    try:
-        for result in executor.run([ProbeUnit()] * executor.n_workers):
-            if not isinstance(result.value, Versions):
-                raise ConfigError(
-                    f"execution.backend = {backend!r}: a worker cannot compute: {result.message}"
-                )
-            if result.value != here:
-                there = result.value
-                raise ConfigError(
-                    f"execution.backend = {backend!r}: a worker has evometa {there.evometa} and torch "
-                    f"{there.torch}, but this process {here.evometa} and {here.torch}; install the same"
-                )
-    except BaseException:
-        executor.stop()
-        raise
+    for result in executor.run([ProbeUnit()] * executor.n_workers):
+        if not isinstance(result.value, Versions):
+            raise ConfigError(f"execution.backend = {backend!r}: a worker cannot compute: {result.message}")
+        if result.value != here:
+            there = result.value
+            raise ConfigError(
+                f"execution.backend = {backend!r}: a worker has evometa {there.evometa} and torch "
+                f"{there.torch}, but this process {here.evometa} and {here.torch}; install the same"
+            )
 
 
 def dealt(units: Sequence[Unit], n_devices: int) -> list[Unit]:

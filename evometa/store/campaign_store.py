@@ -163,7 +163,7 @@ class CampaignStore(Queries):
             self._connection.execute("UPDATE campaign SET finished = 1")
 
     def replace_config(self, config_json: str) -> None:
-        """Store a configuration with more generations; the campaign is unfinished until they are in."""
+        """Store a configuration with more generations or another budget; the campaign is unfinished then."""
         with self._transaction():
             self._connection.execute("UPDATE campaign SET config = ?, finished = 0", (config_json,))
 

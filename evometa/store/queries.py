@@ -224,6 +224,12 @@ class Queries:
         """The whole cost: refinement, evaluations, final evaluations, tuning of baselines."""
         return int(self._rows(_INNER_STEPS)[0][0])
 
+    def seconds(self) -> float:
+        """How long all generations took together, of all sessions."""
+        return float(
+            self._rows("SELECT ifnull(sum(seconds), 0) FROM timings WHERE phase = 'generation'")[0][0]
+        )
+
     def n_genomes(self) -> int:
         """How many genomes there have been; baselines take no part and are not counted."""
         return int(self._rows("SELECT count(*) FROM genomes WHERE operator <> ?", (BASELINE,))[0][0])

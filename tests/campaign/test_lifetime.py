@@ -43,6 +43,7 @@ def test_a_child_has_the_parents_weights_as_far_as_they_fit(
     weights = bank.get(genome.weights)
     assert weights.keys() == Learner.of("recurrent", child.genes).init_weights(torch.Generator()).keys()
     assert genome.weights == genome.germline
+    assert list(weights) == sorted(weights), "in another order sums over them are others"
     name = bank.named(genome.weights)
     assert name == content_hash(bank.blobs[str(name)]) == content_hash(weights_to_bytes(weights))
     assert (name == parent.weights) == same

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evometa.config import (
     BaselineConfig,
+    BudgetConfig,
     CampaignConfig,
     EvolutionConfig,
     ExecutionConfig,
@@ -78,12 +79,17 @@ configs = st.builds(
     final=st.builds(FinalConfig, counts, counts),
     execution=st.builds(
         ExecutionConfig,
-        st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "cuda:0,2"]),
-        st.integers(0, 64),
-        st.integers(0, 2**50),
-        st.sampled_from(PRECISIONS),
-        st.sampled_from(["auto", "never", "always"]),
+        backend=st.sampled_from(["dask", "ray"]),
+        address=texts,
+        device=st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "cuda:0,2"]),
+        workers=st.integers(0, 64),
+        max_memory_bytes=st.integers(0, 2**50),
+        timeout_seconds=st.floats(0, 1e9),
+        max_failed_fraction=shares,
+        precision=st.sampled_from(PRECISIONS),
+        compile=st.sampled_from(["auto", "never", "always"]),
     ),
+    budget=st.builds(BudgetConfig, st.integers(0, 2**50), st.floats(0, 1e9)),
     baseline=st.builds(BaselineConfig, counts, st.integers(2, 100)),
 )
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from evometa.execution import RefinementUnit
-from evometa.execution.units import run_unit
+from evometa.execution import Executor, RefinementUnit
 from evometa.genome.genes import Value
 from evometa.inner.cohort import Candidate
 from evometa.inner.record import Status
@@ -119,7 +118,7 @@ def test_the_result_does_not_depend_on_the_limit(second_order: bool) -> None:
 def test_what_cannot_fit_is_a_status_with_one_line(estimator: str) -> None:
     stream = TaskStream("digits", DIGITS, 4, 20, seed=1)
     unit = RefinementUnit((candidate(estimator=estimator),), (stream,))
-    (result,) = run_unit(unit, "cpu", max_bytes=2**20)
+    (result,) = Executor(CPU, max_bytes=2**20).run([unit])
     assert result.status == Status.OUT_OF_MEMORY
     assert "execution.max_memory_bytes" in result.message
     assert "\n" not in result.message

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from concurrent.futures import Future
 from typing import Any
+from uuid import uuid4
 
 from evometa.errors import ConfigError, ExecutionError
 from evometa.execution.pools.base import Pool, WorkerLostError
@@ -48,7 +50,7 @@ class DaskPool(Pool):
     def submit(self, work: Work) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         future.set_running_or_notify_cancel()
-        sent = self._client.submit(work, pure=False)
+        sent = self._client.submit(work, key=f"evometa-{uuid4().hex}")
         self._sent[future] = sent
         sent.add_done_callback(lambda done: self._arrived(future, done))
         return future
@@ -79,7 +81,7 @@ class DaskPool(Pool):
         future.set_exception(WorkerLostError("ended because it took too long"))
         self._client.cancel([sent], force=True)
         if where:
-            self._client.restart_workers(where, raise_for_error=False)
+            self._client.run(_end_worker, workers=where, nanny=True, on_error="return")
 
     def close(self) -> None:
         for sent in list(self._sent.values()):
@@ -88,6 +90,12 @@ class DaskPool(Pool):
         self._client.close()
         if self._client.cluster is not None:
             self._client.cluster.close()
+
+
+def _end_worker(dask_worker: Any) -> None:
+    """Kill the process of a nanny's worker, which it then starts anew; asked kindly it may take minutes."""
+    if dask_worker.pid:
+        os.kill(dask_worker.pid, signal.SIGKILL)
 
 
 def _connected(distributed: Any, address: str) -> Any:
@@ -104,6 +112,6 @@ def _started(distributed: Any, n_workers: int) -> Any:
         return distributed.Client(
             n_workers=n_workers or os.cpu_count() or 1,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             set_as_default=False,
         )

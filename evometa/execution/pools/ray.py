@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,7 +29,9 @@ class RayPool(Pool):
         self._ray = ray
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": n_workers or None}
         if not address:
-            options["include_dashboard"] = False
+            # Workers find the modules that this process finds, as processes of other backends do.
+            found = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            options |= {"include_dashboard": False, "runtime_env": {"env_vars": found}}
         try:
             with interrupts_held():
                 ray.init(**options, log_to_driver=False, logging_level="ERROR")
