@@ -68,6 +68,7 @@ def run_campaign(
                     store.close()  # first, because SQLite cannot close a database that is gone
                     store.path.unlink()
                 raise
+            executor.release()
             return store.path
     except BaseException:
         executor.stop()

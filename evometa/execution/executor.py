@@ -100,6 +100,11 @@ class Executor:
                 progress(result)
         return results
 
+    def release(self) -> None:
+        """Give back a cluster; workers of this machine wait for another run, and end if none comes."""
+        if not self._pool.is_local:
+            self._pool.close()
+
     def stop(self) -> None:
         """Kill the workers, whatever they are doing; a later run starts new ones where they are local."""
         self._pool.close()
