@@ -21,11 +21,12 @@ class RayPool(Pool):
     def __init__(self, address: str, n_workers: int, n_gpus: float = 0.0) -> None:
         """Connect to the cluster at ``address``; "" makes one of ``n_workers``, 0 for one a core."""
         try:
-            import ray
+            import ray as found_ray
         except ImportError as error:
             raise ConfigError(
                 'execution.backend = "ray" needs Ray: install evometa[ray], or use "loky"'
             ) from error
+        ray: Any = found_ray  # its types are there in some places only
         self._ray = ray
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": n_workers or None}
         if not address:
