@@ -170,9 +170,9 @@ class ExecutionConfig:
             memory, on top of the interpreters and libraries that each process loads; 0 means half of the
             machine's memory on a CPU, and what a GPU has free. Work that does not fit goes another way,
             which may change last digits where PyTorch alone serves a rule, or ends as ``out_of_memory``.
-        timeout_seconds: how long a worker may take over some candidates of equal structure on the tasks of a
-            source, or over their meta-training; then they are tried in halves, and a lone one ends as
-            ``timeout``. 0 means no limit.
+        timeout_seconds: how long a worker may take for each genome it trains on the tasks of a source, or
+            meta-trains. Several are trained at once; those that take longer are tried in halves, and a lone
+            one ends as ``timeout``. 0 means no limit.
         max_failed_fraction: of the genomes evaluated on a source in a generation, how many may end as
             ``error``, ``timeout`` or ``out_of_memory`` before the campaign is stopped.
     """

@@ -91,7 +91,7 @@ class Dispatch:
             self._hand_out(self._waiting.popleft())
 
     def _hand_out(self, job: _Job) -> None:
-        future = self._pool.submit(Work(job.unit, self._conditions))
+        future = self._pool.submit(self._work(job.unit))
         self._running[future] = job
         future.add_done_callback(self._ended.put)
 
@@ -120,7 +120,7 @@ class Dispatch:
             if how is None:
                 self._settle(job, self._outcome(future, job))
             elif job.overdue:
-                message = f"no answer within {self._patience():.0f} s, so its worker was ended"
+                message = f"no answer within {self._patience(job):.0f} s, so its worker was ended"
                 self._settle(job, Outcome(Status.TIMEOUT, self._spent(job), message=message))
             elif self._pool.loss == "all" and (was_killed or job not in computed):
                 self._again(self._waiting, job)
@@ -190,7 +190,7 @@ class Dispatch:
         if how is None or self._n_lost_in_a_row % _LOSSES_IN_A_ROW:
             return
         try:
-            self._pool.submit(Work(ProbeUnit(), self._conditions)).result()
+            self._pool.submit(self._work(ProbeUnit())).result()
         except Exception as error:
             again = self._pool.how_lost(error) or f"{type(error).__name__}: {error}"
             raise ExecutionError(
@@ -198,21 +198,23 @@ class Dispatch:
                 "memory for them, or use fewer execution.workers"
             ) from error
 
-    def _patience(self) -> float:
-        return _PATIENCE * self._conditions.seconds + _GRACE_SECONDS
+    def _work(self, unit: Unit) -> Work:
+        return Work(unit, self._conditions)
+
+    def _patience(self, job: _Job) -> float:
+        return _PATIENCE * self._work(job.unit).seconds + _GRACE_SECONDS
 
     def _seconds_left(self, now: float) -> float | None:
         """Until the first of what is computed is overdue; None without a limit."""
         if not self._conditions.seconds:
             return None
-        first = min(job.begun for job in self._computed())
-        return max(0.0, first + self._patience() - now)
+        return max(0.0, min(job.begun + self._patience(job) for job in self._computed()) - now)
 
     def _end_overdue(self) -> None:
         """Kill the workers that have taken too long."""
         now = time.monotonic()
         for future, job in list(self._running.items())[: self._pool.n_workers]:
-            if now - job.begun >= self._patience():
+            if now - job.begun >= self._patience(job):
                 job.overdue = True
                 self._pool.kill(future)
 

@@ -35,7 +35,7 @@ class Executor:
         n_workers: how many workers there are, unless ``pool`` says so; 1 is this process.
         precision: of inner training.
         max_bytes: what a worker may take in memory for its units; None without a limit.
-        seconds: how long a worker may take over a unit; 0 without a limit.
+        seconds: how long a worker may take over a unit for each of its candidates; 0 without a limit.
         pool: the workers.
     """
 

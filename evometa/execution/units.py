@@ -30,6 +30,11 @@ class EvaluationUnit:
     wanted: TaskRequest
     counted: bool = False
 
+    @property
+    def n_trained(self) -> int:
+        """How many candidates are trained: a time limit counts for each."""
+        return len(self.candidates)
+
     def compute(self, device: torch.device, max_bytes: int | None) -> RunSummary:
         """What all candidates' runs are compared by."""
         runs = evaluate(self.candidates, self.wanted, device, max_bytes=max_bytes).summary()
@@ -45,6 +50,11 @@ class RefinementUnit:
     candidates: tuple[Candidate, ...]
     streams: tuple[TaskStream, ...]
 
+    @property
+    def n_trained(self) -> int:
+        """As in :class:`EvaluationUnit`."""
+        return len(self.candidates)
+
     def compute(self, device: torch.device, max_bytes: int | None) -> Refinement:
         """Refined weights of all candidates."""
         return refine(self.candidates, self.streams, device, max_bytes=max_bytes)
@@ -59,6 +69,11 @@ class TuningUnit:
     n_points: int
     candidates: tuple[Candidate, ...] = ()
 
+    @property
+    def n_trained(self) -> int:
+        """As in :class:`EvaluationUnit`: at first there is one a learning rate."""
+        return self.n_points
+
     def compute(self, device: torch.device, max_bytes: int | None) -> TunedBaseline:
         """The tuned rule."""
         return tune(self.rule, self.wanted, self.n_points, device, max_bytes=max_bytes)
@@ -69,6 +84,7 @@ class ProbeUnit:
     """Nothing to compute: shows that a worker answers, and with which versions of evometa and PyTorch."""
 
     candidates: tuple[Candidate, ...] = ()
+    n_trained: int = 1
 
     def compute(self, device: torch.device, max_bytes: int | None) -> Versions:
         """Those of this process, once it has reached ``device``."""

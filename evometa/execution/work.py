@@ -35,7 +35,7 @@ class Conditions:
         devices: where; of several each worker takes one for life.
         precision: of inner training.
         max_bytes: what a unit may take in memory beyond what the process took before; None without a limit.
-        seconds: how long a unit may take; 0 without a limit.
+        seconds: how long a unit may take for each candidate that it trains; 0 without a limit.
     """
 
     devices: tuple[str, ...]
@@ -84,6 +84,11 @@ class Work:
     conditions: Conditions
     places: Workplaces | None = None
 
+    @property
+    def seconds(self) -> float:
+        """How long it may take; 0 without a limit."""
+        return self.conditions.seconds * self.unit.n_trained
+
     def __call__(self) -> Outcome:
         """Compute; whatever goes wrong is a status."""
         with _ONE_AT_A_TIME:
@@ -104,7 +109,7 @@ class Work:
         given = self.conditions
         device = torch.device(given.devices[0] if self.places is None else self.places.enter(given.devices))
         on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-        with one_thread(), precision_of(given.precision), on_device, time_limit(given.seconds):
+        with one_thread(), precision_of(given.precision), on_device, time_limit(self.seconds):
             return self.unit.compute(device, given.max_bytes)
 
 

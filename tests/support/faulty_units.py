@@ -39,6 +39,11 @@ class FaultyUnit:
     n_times: int = 10**9
     seconds: float = 0.0
 
+    @property
+    def n_trained(self) -> int:
+        """As of real units."""
+        return len(self.candidates)
+
     def compute(self, device: torch.device, max_bytes: int | None) -> Any:
         """The ids, or the fault."""
         if self.diary:
