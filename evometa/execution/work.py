@@ -6,6 +6,7 @@ nor on who computed it.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -48,17 +49,21 @@ class Conditions:
 class Workplaces:
     """Where workers of this machine compute: each claims a number of its own; they take the devices in turn.
 
-    ``claims`` is the folder of the claims where there are several devices, ``driver`` whom to die with.
+    ``claims`` is the folder of the claims where there are several devices, ``driver`` whom to die with, and
+    ``path`` where that finds modules: workers from before may have begun with another.
     """
 
     n_workers: int
     claims: str
     driver: int
+    path: tuple[str, ...]
 
     def enter(self, devices: tuple[str, ...]) -> str:
         """Make this process a worker, if it is not yet one; returns its device, the same for all its life."""
         die_with(self.driver)
         settle_once()
+        if tuple(sys.path) != self.path:
+            sys.path[:] = self.path
         number = claim(self.claims, self.n_workers) if len(devices) > 1 else 0
         return devices[number % len(devices)]
 

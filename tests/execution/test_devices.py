@@ -137,7 +137,8 @@ def test_workers_take_the_devices_in_turn(
     monkeypatch.setattr("evometa.execution.work.claim", lambda folder, n_places: number)
     for name in ("die_with", "settle_once"):
         monkeypatch.setattr(f"evometa.execution.work.{name}", lambda *given: None)
-    assert Workplaces(3, str(tmp_path), os.getpid()).enter(("cuda:0", "cuda:1")) == device
+    places = Workplaces(3, str(tmp_path), os.getpid(), tuple(sys.path))
+    assert places.enter(("cuda:0", "cuda:1")) == device
 
 
 def test_several_devices_give_what_one_gives() -> None:

@@ -12,12 +12,14 @@ import torch
 from faulty_units import FaultyUnit
 
 from evometa.errors import ExecutionError
-from evometa.execution import Executor, UnitResult
+from evometa.execution import EvaluationUnit, Executor, UnitResult
 from evometa.execution import dispatch as module
 from evometa.execution.pools.loky import LokyPool
 from evometa.execution.work import Outcome, Work
 from evometa.inner.cohort import Candidate
 from evometa.inner.record import Status
+from evometa.inner.task_set import request
+from evometa.objectives.baseline import baseline_candidate
 
 CPU = torch.device("cpu")
 
@@ -134,3 +136,17 @@ def test_results_come_in_the_order_of_units_each_when_those_before_it_are_there(
     seen: list[str] = []
     Executor(CPU, pool=LokyPool(2)).run(units, lambda result: seen.extend(ids(result)))  # type: ignore[arg-type]
     assert seen == [f"{i}" for i in range(9)]
+
+
+def test_workers_from_before_find_modules_that_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = Executor(CPU, pool=LokyPool(2))
+    executor.run(good(2))  # type: ignore[arg-type]
+    (tmp_path / "came_later.py").write_text(
+        "from evometa.tasks import build_family\nfamily = build_family('quadratic', {'dim': 3})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = request("came_later:family", {}, "meta_valid", 2, 6, seed=1)
+    (result,) = executor.run([EvaluationUnit((baseline_candidate("adam", 0.1),), wanted)])
+    assert (result.status, result.message) == (Status.COMPLETE, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import tempfile
 from concurrent.futures import Future
 from dataclasses import replace
@@ -51,7 +52,8 @@ class LokyPool(Pool):
         )
 
     def _places(self) -> Workplaces:
-        return Workplaces(self.n_workers, self._claims.name if self._claims else "", os.getpid())
+        claims = self._claims.name if self._claims else ""
+        return Workplaces(self.n_workers, claims, os.getpid(), tuple(sys.path))
 
     def how_lost(self, error: BaseException) -> str | None:
         if not isinstance(error, BrokenProcessPool | ShutdownExecutorError):
