@@ -82,11 +82,6 @@ class TaskResult(_TaskResult):
         return super().__new__(cls, family, description, status, *map(finite_or_nan, numbers))
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """Family, description and status."""
-        return self.family, self.description, self.status
-
-    @property
     def numbers(self) -> tuple[float, ...]:
         """The losses and ratios, in the order of the fields."""
         _, _, _, *numbers = self
