@@ -6,16 +6,14 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from processes import MAIN, children
 
 from evometa.store import content_digest
-
-MAIN = [sys.executable, "-c", "from evometa.cli.app import main; main()"]
 
 
 @pytest.fixture
@@ -30,10 +28,10 @@ def experiment(small, tmp_path: Path) -> Path:
 def workers_of(driver: int) -> list[int]:
     """loky's workers among the processes that ``driver`` has started."""
     found = []
-    for child in Path(f"/proc/{driver}/task/{driver}/children").read_text().split():
+    for child in children(driver):
         with suppress(OSError):
             if b"popen_loky" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
+                found.append(child)
     return found
 
 

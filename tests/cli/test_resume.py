@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import MAIN, children
 
 from evometa.cli.run import _interruptible
 from evometa.store import CampaignStore, content_digest
-
-MAIN = [sys.executable, "-c", "from evometa.cli.app import main; main()"]
 
 
 def begin(finished, storage: Path, *words: str) -> subprocess.Popen[str]:
@@ -102,11 +101,6 @@ def test_workers_of_a_killed_campaign_end_and_it_resumes_to_the_same_content(
     outcome = evometa("run", finished.experiment, "--storage", fresh_storage, "--resume")
     assert outcome.code == 0, outcome.err
     assert content_digest(fresh_storage / "tiny" / "campaign.db") == content_digest(finished.database)
-
-
-def children(pid: int) -> list[int]:
-    """Processes started by ``pid``."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def wait_until_gone(pid: int) -> None:
