@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import machine, report, tables
-from benchmarks.groups import campaign, jax_plans, memory, mixed, scaling, throughput
+from benchmarks.groups import campaign, growth, jax_plans, memory, mixed, scaling, throughput
 from benchmarks.reach import figures
 from benchmarks.roofline.team import roofline
 from benchmarks.rounds import Progress
@@ -37,7 +37,7 @@ class Device(StrEnum):
 
 
 class Group(StrEnum):
-    """What can be measured by itself; ``jax-plans`` only when asked for."""
+    """What can be measured by itself; ``growth`` and ``jax-plans`` only when asked for."""
 
     FORWARD = "forward"
     BPTT = "bptt"
@@ -46,6 +46,7 @@ class Group(StrEnum):
     SCALING = "scaling"
     MEMORY = "memory"
     CAMPAIGN = "campaign"
+    GROWTH = "growth"
     JAX_PLANS = "jax-plans"
 
 
@@ -53,7 +54,8 @@ class Group(StrEnum):
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
 #: Groups about the memory of processes, and plans of JAX's programs that were made for a CPU.
-_ON_CPU_ALONE = (Group.MEMORY, Group.JAX_PLANS)
+_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.JAX_PLANS)
+_ONLY_WHEN_ASKED_FOR = (Group.GROWTH, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -61,7 +63,9 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
     only: Annotated[
         list[Group] | None,
-        typer.Option(help="Measure this group only; may be repeated.  [default: all but jax-plans]"),
+        typer.Option(
+            help="Measure this group only; may be repeated.  [default: all but growth and jax-plans]"
+        ),
     ] = None,
     rule: Annotated[
         list[Rule] | None,
@@ -83,7 +87,8 @@ def main(
         _refuse(not torch.cuda.is_available(), "torch finds no CUDA GPU; use --device cpu")
     unfit = [group.value for group in only or [] if on_gpu and group in _ON_CPU_ALONE]
     _refuse(bool(unfit), f"{', '.join(unfit)}: measured on a CPU alone; use --device cpu")
-    everything = [g for g in Group if g != Group.JAX_PLANS and not (on_gpu and g in _ON_CPU_ALONE)]
+    left_out = {*_ONLY_WHEN_ASKED_FOR, *(_ON_CPU_ALONE if on_gpu else ())}
+    everything = [group for group in Group if group not in left_out]
     chosen = list(dict.fromkeys(only or everything))
     found = machine.describe() | ({"gpu": machine.gpu()} if on_gpu else {})
     for line in report.machine_lines(found):
@@ -144,6 +149,10 @@ def _measured(
             found = tables.show_memory(console, memory.measure(progress, quick=quick))
         case Group.CAMPAIGN:
             found = tables.show_campaign(console, campaign.measure(progress, device, quick=quick))
+        case Group.GROWTH:
+            grew = growth.measure_campaign(progress, quick=quick)
+            listing = growth.measure_listing(progress, rounds, quick=quick)
+            found = tables.show_growth(console, grew, listing)
         case Group.JAX_PLANS:
             found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
     return {group.value: found}

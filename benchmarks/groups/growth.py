@@ -77,6 +77,11 @@ class Campaign:
         """Of the database, all tables and indices but the weights."""
         return (self.database_bytes[-1] - self.weights_bytes) / self.n_evaluations
 
+    @property
+    def bytes_per_task_result(self) -> float:
+        """The same over the runs that evaluations consist of."""
+        return (self.database_bytes[-1] - self.weights_bytes) / self.n_task_results
+
     def to_json(self) -> dict[str, Any]:
         """Everything, with what is told of it."""
         slopes = {

@@ -235,11 +235,11 @@ def lied(data: bytes, draw: Random) -> bytes:
             metadata[METADATA_KEY] = json.dumps(altered(document, draw))
         elif header is not None:
             header = altered(header, draw)
+        if found is not None and header is not None:
+            return joined(json.dumps(header).encode(), found[1])
     except (ValueError, KeyError, TypeError, RecursionError):
-        header = None
-    if found is None or header is None:
-        return data
-    return joined(json.dumps(header).encode(), found[1])
+        pass  # what was changed before is no JSON any more, or a number too long to be written
+    return data
 
 
 def altered(document: object, draw: Random) -> object:
@@ -269,7 +269,7 @@ def _nudged(value: object, draw: Random) -> object:
     if isinstance(value, bool) or value is None:
         return not value
     if isinstance(value, int | float):
-        return draw.choice([value + 1, value - 1, -value, value * 2, float(value)])
+        return draw.choice([value + 1, value - 1, -value, value * 2, f"{value}"[:20]])
     return draw.choice([str(value)[:-1], str(value) * 2, str(value).upper(), [value]])
 
 
