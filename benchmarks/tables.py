@@ -7,12 +7,14 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks.groups import throughput
 from benchmarks.groups.campaign import Share
 from benchmarks.groups.growth import N_ENDS, Campaign, Listing
 from benchmarks.groups.mixed import Mixed
+from benchmarks.groups.racing import Saving
 from benchmarks.groups.scaling import LINEAR, Growth
 from benchmarks.groups.throughput import Contest
 from benchmarks.reach import Figure
@@ -192,6 +194,7 @@ def show_campaign(console: Console, share: Share) -> dict[str, Any]:
     return share.to_json()
 
 
+<<<<<<< HEAD
 def show_growth(console: Console, grew: Campaign, listing: Listing) -> dict[str, Any]:
     """Memory and database over generations, and how long it takes to look at a large database."""
     rows = []
@@ -221,6 +224,28 @@ def show_growth(console: Console, grew: Campaign, listing: Listing) -> dict[str,
     )
     show(console, title, ["", "s", "without the start, s"], rows)
     return {"campaign": grew.to_json(), "listing": asdict(listing)}
+=======
+def show_racing(console: Console, found: Mapping[str, Saving]) -> dict[str, Any]:
+    """What racing and the functional hash save, beside the campaign without both."""
+    rows = []
+    for way, own in found.items():
+        low, high = own.interval
+        rows.append(
+            [
+                way,
+                f"{own.evaluation_steps:.2f}",
+                f"{own.seconds:.2f}",
+                f"{np.median([trial.n_generations for trial in own.trials]):g}",
+                f"{np.mean([trial.n_skipped for trial in own.trials]):.1f}",
+                f"{np.mean([trial.hypervolume for trial in own.trials]):.3f}",
+                f"{own.gain:+.3f} ({low:+.3f} to {high:+.3f})",
+            ]
+        )
+    columns = ["", "evaluation steps", "seconds", "generations", "skipped", "hypervolume", "gain (95 %)"]
+    n_seeds = len(next(iter(found.values())).trials)
+    show(console, f"Racing and equal genomes, {n_seeds} seeds, relative to plain", columns, rows)
+    return {way: own.to_json() for way, own in found.items()}
+>>>>>>> main
 
 
 def show_jax_plans(console: Console, found: Mapping[str, Mapping[str, Timing]]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The share of a campaign's wall-clock that is not inner training, at P = 256 and G = 50.
 
 A campaign is run as a user runs it; whatever passes outside the executor's runs (variation, ranking, store,
-the figure drawn in the end) is not inner training. Nor is counting the operations of every new structure,
-which workers do inside those runs where an objective asks for it: it is timed once more afterwards, and a
-worker's share of that is added.
+the figure drawn in the end) is not inner training. Nor are runs that hash updates to find equal genomes, nor
+is counting the operations of every new structure, which workers do inside the runs where an objective asks for
+it: it is timed once more afterwards, and a worker's share of that is added.
 So is a worker's share of the processor's time that the driver's own thread takes inside the runs, to hand
 units out and to unpack results.
 """
@@ -23,7 +23,7 @@ from evometa.campaign.events import GenerationSummary, Silent
 from evometa.campaign.runs import reads_flops
 from evometa.campaign.session import run_campaign
 from evometa.config import CampaignConfig, load_config
-from evometa.execution import Executor, Unit, pick_devices, pick_workers
+from evometa.execution import Executor, FingerprintUnit, Unit, pick_devices, pick_workers
 from evometa.genome.genome import Genome
 from evometa.objectives import find_objective
 from evometa.plots.registry import draw
@@ -91,11 +91,13 @@ def settings(device: str = "cpu", *, quick: bool) -> CampaignConfig:
 
 @contextmanager
 def timed_executor() -> Iterator[list[tuple[float, float]]]:
-    """Of every run of an executor inside the block the seconds, and those that this thread computed."""
+    """Of every run in the block that trains the seconds, and those that this thread computed."""
     seconds: list[tuple[float, float]] = []
     run = Executor.run
 
     def timed(self: Executor, units: Sequence[Unit], *args: Any) -> Any:
+        if units and isinstance(units[0], FingerprintUnit):
+            return run(self, units, *args)
         started, used = time.perf_counter(), time.thread_time()
         try:
             return run(self, units, *args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,13 +33,15 @@ class Evaluated:
         tasks: of each run, the family and the description of its task.
         runs: how they went.
         n_inner_steps: what they cost.
-        message: what happened where the candidate failed, else "".
+        message: what happened where the candidate failed or left the race, else "".
+        pruned: whether it left the race, so that some of the evaluation's tasks are missing.
     """
 
     tasks: tuple[tuple[str, str], ...]
     runs: Runs
     n_inner_steps: int
     message: str
+    pruned: bool = False
 
     @property
     def failed(self) -> bool:
@@ -70,6 +73,19 @@ class CommonTasks:
 
     wanted: TaskRequest
     reference: Candidate
+
+    def lap(self, first: float, last: float, horizon: float) -> CommonTasks | None:
+        """Those from the share ``first`` up to ``last``, trained on for a share of the horizon; None of them.
+
+        Shares are rounded up.
+        """
+        n_tasks, n_updates = self.wanted.n_tasks, self.wanted.n_steps - 1
+        only = math.ceil(first * n_tasks), math.ceil(last * n_tasks)
+        if only[0] == only[1]:
+            return None
+        part = None if only == (0, n_tasks) else only
+        n_steps = math.ceil(horizon * n_updates) + 1
+        return replace(self, wanted=replace(self.wanted, only=part, n_steps=n_steps))
 
 
 def evaluate_all(

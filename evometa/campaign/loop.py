@@ -11,10 +11,12 @@ import numpy as np
 
 from evometa.campaign.baselines import tuned_baselines, with_tuned_rates
 from evometa.campaign.budget import spent_budget
+from evometa.campaign.equals import functional_hashes, without_equals
 from evometa.campaign.events import GenerationSummary, Listener, ObjectiveSummary, Silent
 from evometa.campaign.fitness import CommonTasks, Evaluated, evaluate_all
 from evometa.campaign.gradients import settle_gradients
 from evometa.campaign.ingredients import Ingredients
+from evometa.campaign.judgement import judge
 from evometa.campaign.lifetime import (
     WeightBank,
     birth,
@@ -33,11 +35,10 @@ from evometa.campaign.persistence import (
     restore,
 )
 from evometa.campaign.precision import precision_entry
-from evometa.campaign.runs import Runs, objective_values, reads_flops
 from evometa.config import CampaignConfig
 from evometa.errors import GenomeError
-from evometa.evolution.front import bounds, hypervolume, non_dominated
-from evometa.evolution.ranking import rank_and_crowding, survivors
+from evometa.evolution.front import non_dominated
+from evometa.evolution.ranking import rank_and_crowding
 from evometa.evolution.reproduction import Parents, VariationRates, first_generation, next_generation
 from evometa.execution import Executor
 from evometa.genome.genome import Genome
@@ -97,12 +98,14 @@ class Campaign:
         book = Bookkeeping()
         born = self._breed(before, generation)
         children = self._refine(born, before.bank, generation, book)
-        judged = self._judge([*before.population, *children], before, generation, book)
+        hashes = self._hashed(children, before.bank)
+        fresh = without_equals(children, hashes, self.store.known_updates(hashes.values()))
+        judged = self._judge(before, fresh, generation, book)
         if generation == 0 and self.executor.precision != "float32":
             self._compare_precisions(judged, before, book)
         living = self._survive(judged, before, generation)
         book.seconds["generation"] = time.perf_counter() - started
-        commit_generation(self.store, self.config, living, judged, children, book)
+        commit_generation(self.store, self.config, living, judged, children, hashes, book)
         living.bank.keep_only({name for g in living.population for name in (g.weights, g.germline) if name})
         self._announce(living, judged, book)
         return living
@@ -167,34 +170,27 @@ class Campaign:
             self.listener.note(entry)
         return refined.genomes
 
-    def _judge(self, genomes: list[Genome], before: Living, generation: int, book: Bookkeeping) -> Judged:
+    def _judge(
+        self, before: Living, children: Sequence[Genome], generation: int, book: Bookkeeping
+    ) -> Judged:
         """Everyone, survivors included, on fresh meta_valid tasks common to all; then selection."""
         tasks = [
             self._common(before, number, "meta_valid", source.n_tasks, generation, book)
             for number, source in enumerate(self.config.tasks)
         ]
-        self.listener.phase("evaluation", len(genomes) * len(tasks))
-        candidates = [candidate_of(genome, before.bank) for genome in genomes]
-        evaluated, book.seconds["evaluation"] = evaluate_all(
-            candidates,
-            tasks,
-            self.executor,
-            self.listener.unit,
-            counted=reads_flops(self.objectives),
-            max_failed=self.config.execution.max_failed_fraction,
+        genomes = [*before.population, *children]
+        judged, book.seconds["evaluation"] = judge(
+            genomes, tasks, before, self.objectives, self.config, self.executor, self.listener
         )
-        book.inner_steps["evaluation"] = sum(found.n_inner_steps for found in evaluated.values())
-        runs = {
-            name: Runs.joined((before.runs[name], found.runs)) if name in before.runs else found.runs
-            for name, found in evaluated.items()
-        }
-        values = objective_values(genomes, runs, self.objectives)
-        kept = survivors(values, self.config.evolution.population)
-        front = [kept[index] for index in non_dominated(values[kept])]
-        ideal, reference = bounds(self.objectives, values)
-        reference = reference if before.reference is None else before.reference
-        volume = hypervolume(values[front], self.objectives, ideal, reference)
-        return Judged(genomes, values, kept, front, evaluated, runs, reference, volume)
+        book.inner_steps["evaluation"] = sum(one.n_inner_steps for one in judged.evaluated.values())
+        return judged
+
+    def _hashed(self, children: Sequence[Genome], bank: WeightBank) -> dict[str, str]:
+        """The functional hashes of the children, by id; none where nobody asks for them."""
+        if not self.config.evolution.skip_equal:
+            return {}
+        horizons = [source.horizon for source in self.config.tasks]
+        return functional_hashes(children, bank, horizons, self.executor)
 
     def _compare_precisions(self, judged: Judged, before: Living, book: Bookkeeping) -> None:
         """Note whether the precision of this campaign ranks its first genomes as float32 does."""

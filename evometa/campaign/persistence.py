@@ -118,9 +118,13 @@ def commit_generation(
     living: Living,
     judged: Judged,
     children: Sequence[Genome],
+    hashes: Mapping[str, str],
     book: Bookkeeping,
 ) -> None:
-    """One transaction: the generation, its new genomes and weights, evaluations, streams and timings."""
+    """One transaction: the generation, its new genomes and weights, evaluations, streams and timings.
+
+    ``hashes`` are the functional ones of the children, by id.
+    """
     generation = living.generation
     front = {judged.genomes[index].id for index in judged.front}
     record = GenerationRecord(
@@ -142,6 +146,7 @@ def commit_generation(
     store.commit_generation(
         record,
         genomes=[*children, *(_flat(baseline_genomes(living.baselines)) if first else ())],
+        updates=hashes,
         evaluations=[
             _evaluation(identity, generation, "meta_valid", "fitness", found)
             for identity, found in judged.evaluated.items()
@@ -192,6 +197,8 @@ def _evaluation(
 ) -> Evaluation:
     statuses = set(found.runs.status.tolist())
     status = statuses.pop() if len(statuses) == 1 else Status.DIVERGED.value
+    if found.pruned and status in (Status.COMPLETE, Status.DIVERGED):
+        status = Status.PRUNED.value
     return Evaluation(
         identity, generation, split, purpose, found.n_inner_steps, status, found.message, found.rows()
     )

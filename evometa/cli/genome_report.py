@@ -26,7 +26,7 @@ def genome_report(store: CampaignStore, genome_id: str) -> Report:
     called = f" ({genome.name})" if genome.name else ""
     return Report(
         f"Genome {genome.id}{called} of campaign {store.name}",
-        _facts(genome, learner),
+        _facts(genome, learner, store.first_with_updates_of(genome_id)),
         (
             Section("genes", _genes(genome)),
             Section("values", _values(store, genome)),
@@ -36,7 +36,7 @@ def genome_report(store: CampaignStore, genome_id: str) -> Report:
     )
 
 
-def _facts(genome: Genome, learner: Learner) -> list[Fact]:
+def _facts(genome: Genome, learner: Learner, equal_to: str | None) -> list[Fact]:
     cost = measure_cost(learner)
     lineage = genome.lineage
     return [
@@ -51,6 +51,7 @@ def _facts(genome: Genome, learner: Learner) -> list[Fact]:
         Fact("weights_origin", lineage.weights, "weights"),
         Fact("weights", genome.weights),
         Fact("germline", genome.germline),
+        Fact("equal_to", equal_to, "the same updates as"),
         Fact("n_weights", cost.n_weights, "number of weights"),
         Fact("state_floats_per_param", cost.state_floats_per_param, "state", _per_parameter("floats")),
         Fact("flops_per_param", cost.flops_per_param, "arithmetic", _per_parameter("FLOPs a step")),

@@ -21,6 +21,7 @@ _SECTION = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 # A ``description`` says in words what is allowed where the type and its bounds do not say it well.
 AtLeastOne = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
 #: How a gene is narrowed: bounds of a numeric one, options of a choice or subset.
 GeneLimit = Literal["low", "high", "options"]
@@ -87,6 +88,8 @@ class EvolutionConfig:
         family_change_probability: share of children that move to another update-rule family.
         fresh_probability: share of children that are new random genomes.
         tournament_size: genomes that compete to become a parent; at most ``population``.
+        skip_equal: leave out children whose updates equal those of a genome of the campaign that was there
+            before them.
     """
 
     population: Annotated[int, Field(ge=4)] = 24
@@ -101,6 +104,7 @@ class EvolutionConfig:
     family_change_probability: Probability = 0.05
     fresh_probability: Probability = 0.05
     tournament_size: AtLeastOne = 2
+    skip_equal: bool = True
 
     def __post_init__(self) -> None:
         if self.tournament_size > self.population:
@@ -138,6 +142,49 @@ class ObjectivesConfig:
 
     def __post_init__(self) -> None:
         _refuse_repeats("use", self.use)
+
+
+@dataclass(frozen=True, config=_SECTION)
+class Rung:
+    """One ``[[racing.rungs]]`` table: on what little the genomes of a generation are compared.
+
+    Attributes:
+        tasks: share of each source's tasks that they have been trained on by then, rounded up.
+        horizon: share of the inner steps of each training, rounded up. Below 1 these trainings decide who
+            stays and nothing else; at 1 they are part of the whole evaluation.
+        keep: share of the genomes in the race that stay, rounded up. Where ``horizon`` is below 1 as many
+            as the population stay in any case.
+    """
+
+    tasks: Share = 0.25
+    horizon: Share = 1.0
+    keep: Share = 0.5
+
+
+@dataclass(frozen=True, config=_SECTION)
+class RacingConfig:
+    """``[racing]``: successive halving of a generation, so that bad genomes are not trained on every task.
+
+    Attributes:
+        enabled: whether genomes race; False trains everyone on all tasks.
+        rungs: where who stays is decided, by NSGA-II over all objectives; then comes the whole evaluation.
+    """
+
+    enabled: bool = False
+    rungs: Annotated[
+        tuple[Rung, ...],
+        Field(min_length=1, description="one or more [[racing.rungs]] tables"),
+    ] = (Rung(tasks=0.25), Rung(tasks=0.5))
+
+    def __post_init__(self) -> None:
+        reached = 0.0
+        for number, rung in enumerate(self.rungs):
+            if rung.horizon == 1.0 and not reached < rung.tasks < 1.0:
+                raise ValueError(
+                    f"rungs.{number}.tasks = {rung.tasks:g}: allowed with the whole horizon is a number"
+                    f" between {reached:g}, which genomes have been trained on before, and 1"
+                )
+            reached = rung.tasks if rung.horizon == 1.0 else reached
 
 
 @dataclass(frozen=True, config=_SECTION)
@@ -249,6 +296,7 @@ class CampaignConfig:
     evolution: EvolutionConfig = Field(default_factory=EvolutionConfig)
     genes: dict[str, GeneLimits] = Field(default_factory=dict)
     refinement: RefinementConfig = Field(default_factory=RefinementConfig)
+    racing: RacingConfig = Field(default_factory=RacingConfig)
     objectives: ObjectivesConfig = Field(default_factory=ObjectivesConfig)
     final: FinalConfig = Field(default_factory=FinalConfig)
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)

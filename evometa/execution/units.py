@@ -12,6 +12,7 @@ import torch
 import evometa
 from evometa.inner.cohort import Candidate
 from evometa.inner.evaluate import evaluate
+from evometa.inner.fingerprint import updates_hashes
 from evometa.inner.record import RunSummary, Status
 from evometa.inner.task_set import TaskRequest
 from evometa.meta import Refinement, TaskStream, refine
@@ -80,6 +81,30 @@ class TuningUnit:
 
 
 @dataclass(frozen=True)
+class FingerprintUnit:
+    """Hash what ``candidates`` (equal structure, without weights) do in trainings of ``horizons`` steps."""
+
+    candidates: tuple[Candidate, ...]
+    horizons: tuple[int, ...]
+
+    @property
+    def n_trained(self) -> int:
+        """As in :class:`EvaluationUnit`."""
+        return len(self.candidates)
+
+    def compute(self, device: torch.device, max_bytes: int | None) -> Fingerprints:
+        """The hash of each candidate, computed on the CPU wherever the candidates are trained."""
+        return Fingerprints(tuple(updates_hashes(self.candidates, self.horizons)))
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Of some candidates' updates, in their order."""
+
+    hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ProbeUnit:
     """Nothing to compute: shows that a worker answers, and with which versions of evometa and PyTorch."""
 
@@ -100,9 +125,9 @@ class Versions:
     torch: str
 
 
-Unit = EvaluationUnit | RefinementUnit | TuningUnit | ProbeUnit
+Unit = EvaluationUnit | RefinementUnit | TuningUnit | FingerprintUnit | ProbeUnit
 #: What computing one gives.
-Value = RunSummary | Refinement | TunedBaseline | Versions
+Value = RunSummary | Refinement | TunedBaseline | Fingerprints | Versions
 
 
 @dataclass(frozen=True)

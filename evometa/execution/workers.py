@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -19,6 +20,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 from joblib.externals import loky
+from joblib.externals.loky import process_executor
 from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
 
 from evometa.process import settle
@@ -58,11 +60,14 @@ def die_with(driver: int) -> None:
 
 @lru_cache(maxsize=1)
 def settle_once() -> None:
-    """Let garbage collection leave out what this worker has imported by its first unit.
+    """Let this worker keep what it has: what it imported by its first unit, and the memory it grows by.
 
-    loky's workers collect garbage once a second; going through PyTorch's objects takes a twelfth of it.
+    loky's workers collect garbage once a second; going through PyTorch's objects takes a twelfth of it. Where
+    psutil is installed they instead end once they hold 300 MB more than after their first unit, as if that
+    leaked, and a new one has to import, draw and compile all again: units have a limit of their own.
     """
     settle()
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
 
 
 @lru_cache

@@ -27,16 +27,12 @@ from evometa.inner.unroll import UnrollState, advance, begin, loss_and_grad, val
 from evometa.rng import torch_generator
 from evometa.rules.cost import measure_cost, state_floats_per_param
 from evometa.rules.learner import Learner
-from evometa.tasks.base import TaskBatch
 from evometa.tasks.mlp_model import MLP
 
 #: Steps with a graph after which each further one adds the same.
 _STEADY = 3
-_MODEL = MLP((64, 32, 10), "relu", "kaiming", "class")
-#: One task whose model learners are measured on.
-_REFERENCE = TaskBatch(
-    "reference", _MODEL.description, 1, _MODEL.layout, _MODEL.loss, partial(_MODEL.init_params, 1)
-)
+#: Of the model that learners are measured on.
+_LAYOUT = MLP((64, 32, 10), "relu", "kaiming", "class").layout
 
 _Made = TypeVar("_Made")
 
@@ -139,21 +135,21 @@ def _rule_floats(
     learner = Learner.of(family, dict(structural))
     candidate = Candidate("", family, dict(structural), learner.init_weights(generator))
     cohort = Cohort.of([candidate], torch.device("cpu"))
-    params, scale = torch.randn((2, 1, _REFERENCE.layout.size), generator=generator)
+    params, scale = torch.randn((2, 1, _LAYOUT.size), generator=generator)
     with nullcontext() if by_kernel else native.disabled(), MemoryMeter() as meter:
-        carry = begin(cohort, _REFERENCE, params)
+        carry = begin(cohort, _LAYOUT, params)
         losses, grads = _quadratic(carry.params, scale)
         carried = meter.live
 
         def step() -> UnrollState:
-            return advance(cohort, _REFERENCE, carry, losses, grads, 100, overwrite=True)
+            return advance(cohort, _LAYOUT, carry, losses, grads, 100, overwrite=True)
 
         with torch.no_grad():
             found = _Floats(carried, _besides(meter, step)[0])
         if demand.graph and candidate.weights:
             graph, backward = _of_graph(meter, cohort, step(), scale, demand.second_order)
             found = replace(found, graph=graph, backward=backward)
-    unit = 4.0 * _REFERENCE.layout.size
+    unit = 4.0 * _LAYOUT.size
     return _Floats(found.carried / unit, found.step / unit, found.graph / unit, found.backward / unit)
 
 
@@ -168,7 +164,7 @@ def _of_graph(
     for _ in range(_STEADY):
         with torch.set_grad_enabled(second_order):
             losses, grads = _quadratic(carry.params, scale)
-        step = partial(advance, cohort, _REFERENCE, carry, losses, grads, 100)
+        step = partial(advance, cohort, _LAYOUT, carry, losses, grads, 100)
         peak, carry = _besides(meter, step)
         values.append((carry.params * grads).sum())
         besides.append(peak)

@@ -7,7 +7,7 @@ no data set is ever shipped to a worker.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -35,6 +35,8 @@ class TaskRequest:
         n_steps: minibatches to draw per task.
         seed: seed of everything that is drawn.
         compiled: whether gradients that the family has not written by hand are compiled.
+        only: the tasks meant, from the first number up to the second, all being numbered by turns over their
+            batches, so that few are of many architectures; None for all.
     """
 
     use: str
@@ -44,6 +46,7 @@ class TaskRequest:
     n_steps: int
     seed: int
     compiled: bool = False
+    only: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def prepare(
     The latest are remembered. Raises TaskError, naming the family, when user code fails or gives wrong shapes
     or non-finite values.
     """
+    if wanted.only is not None:
+        return _numbered(prepare(replace(wanted, only=None), device, dtype), *wanted.only)
     key = (wanted, device, dtype)
     if key not in _REMEMBERED:
         _REMEMBERED[key] = _drawn(wanted, device, dtype)
@@ -106,6 +111,19 @@ def prepare(
             _REMEMBERED.popitem(last=False)
     _REMEMBERED.move_to_end(key)
     return _REMEMBERED[key]
+
+
+def _numbered(parts: Sequence[PreparedTasks], first: int, last: int) -> tuple[PreparedTasks, ...]:
+    """The tasks with numbers from ``first`` up to ``last``, see :class:`TaskRequest`."""
+    sizes = [part.tasks.n_tasks for part in parts]
+    turns = sorted((i / size, number) for number, size in enumerate(sizes) for i in range(size))
+    before = Counter(number for _, number in turns[:first])
+    until = Counter(number for _, number in turns[:last])
+    return tuple(
+        part.of(slice(before[number], until[number]))
+        for number, part in enumerate(parts)
+        if before[number] < until[number]
+    )
 
 
 def _remembered_bytes() -> int:

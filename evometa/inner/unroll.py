@@ -23,6 +23,7 @@ from evometa.inner.gradient import eager, losses_at
 from evometa.inner.kernel_training import kernel_tasks, measured_by_kernel, train_by_kernel
 from evometa.inner.precision import lowered
 from evometa.inner.record import Status, UnrollRecord
+from evometa.layout import Layout
 from evometa.rules.base import StepContext
 from evometa.tasks.base import TaskBatch
 from evometa.trees import Tree, stack, take, tree_map
@@ -52,12 +53,12 @@ class UnrollState:
         )
 
 
-def begin(cohort: Cohort, tasks: TaskBatch, params: Tensor) -> UnrollState:
+def begin(cohort: Cohort, layout: Layout, params: Tensor) -> UnrollState:
     """The state before the first step; every candidate starts from the same ``params`` ``(T, N)``."""
     states = []
     for index in range(cohort.n_candidates):
         weights, _ = cohort.member(index)
-        states.append(cohort.learner.init_state(weights, params, tasks.layout))
+        states.append(cohort.learner.init_state(weights, params, layout))
     return UnrollState(params.repeat(cohort.n_candidates, 1, 1), stack(states), 0)
 
 
@@ -71,7 +72,7 @@ def loss_and_grad(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor])
 
 def advance(
     cohort: Cohort,
-    tasks: TaskBatch,
+    layout: Layout,
     carry: UnrollState,
     losses: Tensor,
     grads: Tensor,
@@ -89,7 +90,7 @@ def advance(
     if step is None:
         step = torch.full((), float(carry.step), dtype=params.dtype, device=params.device)
     planned = torch.full((), float(horizon), dtype=params.dtype, device=params.device)
-    whole = StepContext(tasks.layout, step, planned, losses)
+    whole = StepContext(layout, step, planned, losses)
     advanced = cohort.learner.advance(
         cohort.weights, cohort.hyper, carry.state, grads, params, whole, overwrite=overwrite
     )
@@ -99,7 +100,7 @@ def advance(
     def update(
         weights: Tree, hyper: Tree, state: Tree, grad: Tensor, param: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tree]:
-        context = StepContext(tasks.layout, step, planned, loss)
+        context = StepContext(layout, step, planned, loss)
         return cohort.learner.update(weights, hyper, state, grad, param, context)
 
     if cohort.n_candidates == 1:
@@ -145,7 +146,7 @@ def _train_by_kernel(
     for first in range(0, tasks.n_tasks, at_once):
         those = slice(first, first + at_once)
         some, own, rows = tasks.of(those), history[:, :, those], indices[those]
-        carry = begin(cohort, some, params[those])
+        carry = begin(cohort, some.layout, params[those])
         for start in range(0, horizon, _MANY_STEPS):
             check_time()
             steps = slice(start, min(start + _MANY_STEPS, horizon))
@@ -167,7 +168,7 @@ def _train(
     cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None, history: Tensor
 ) -> Tensor:
     """Step after step; fills ``history (K + 1, P, T)`` with losses and returns the trained params."""
-    horizon, carry = len(history) - 1, begin(cohort, tasks, params)
+    horizon, carry = len(history) - 1, begin(cohort, tasks.layout, params)
     for k in range(horizon + 1):
         check_time()
         batch = tasks.batch(None if indices is None else indices[:, k])
@@ -176,7 +177,7 @@ def _train(
         if _all_lost(history, k):
             break
         if k < horizon:
-            carry = advance(cohort, tasks, carry, losses, grads, horizon, overwrite=True)
+            carry = advance(cohort, tasks.layout, carry, losses, grads, horizon, overwrite=True)
     return carry.params
 
 
@@ -184,12 +185,12 @@ def _train_replayed(
     cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None, history: Tensor
 ) -> Tensor:
     """As :func:`_train`, by a step on tensors that stay where they are, which a GPU records and replays."""
-    horizon, carry = len(history) - 1, begin(cohort, tasks, params)
+    horizon, carry = len(history) - 1, begin(cohort, tasks.layout, params)
 
     def step(params: Tensor, state: Tree, rows: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor, Tree]:
         losses, grads = loss_and_grad(tasks, params, tasks.batch(rows))
         here = UnrollState(params, state, 0)
-        after = advance(cohort, tasks, here, losses, grads, horizon, overwrite=True, step=count)
+        after = advance(cohort, tasks.layout, here, losses, grads, horizon, overwrite=True, step=count)
         return losses, after.params, after.state
 
     loop = graphs.StaticLoop(step, carry.params, carry.state, indices, history)

@@ -206,7 +206,14 @@ class RecordedTraining:
     def _updated(self, carry: UnrollState, losses: Tensor, grads: Tensor, *, overwrite: bool) -> UnrollState:
         count = (self._first + self._slot).to(carry.params.dtype).squeeze(0)
         return advance(
-            self._cohort, self._tasks, carry, losses, grads, self._horizon, overwrite=overwrite, step=count
+            self._cohort,
+            self._tasks.layout,
+            carry,
+            losses,
+            grads,
+            self._horizon,
+            overwrite=overwrite,
+            step=count,
         )
 
     def _measured(self, carry: UnrollState, slot: Tensor) -> PartState:

@@ -65,7 +65,7 @@ Recorded = Callable[[Cohort, Part, PartState, int, int], Trained | None]
 
 def start(cohort: Cohort, parts: Sequence[Part]) -> Training:
     """Fresh models, the same for all candidates, and each learner's first state."""
-    return tuple(_measured(part, begin(cohort, part.tasks, part.params)) for part in parts)
+    return tuple(_measured(part, begin(cohort, part.tasks.layout, part.params)) for part in parts)
 
 
 def train(
@@ -129,7 +129,9 @@ def train_part(
     for step in range(n_steps):
         check_time()
         own = (given_up or step > 0) and not torch.is_grad_enabled()
-        carry = advance(cohort, part.tasks, state.carry, state.losses, state.grads, horizon, overwrite=own)
+        carry = advance(
+            cohort, part.tasks.layout, state.carry, state.losses, state.grads, horizon, overwrite=own
+        )
         value, state = measure(part, carry)
         values.append(value)
         losses.append(part.own_unit(state.losses.detach()))

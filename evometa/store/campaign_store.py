@@ -106,6 +106,7 @@ class CampaignStore(Queries):
         record: GenerationRecord,
         *,
         genomes: Iterable[Genome] = (),
+        updates: Mapping[str, str] | None = None,
         evaluations: Iterable[Evaluation] = (),
         weights: Mapping[str, bytes] | None = None,
         streams: Mapping[str, int] | None = None,
@@ -117,6 +118,7 @@ class CampaignStore(Queries):
         Args:
             record: what the generation came to; its index follows the last one stored.
             genomes: born in this generation; a genome never changes once stored.
+            updates: genome id → what its updates hash to, of those for which that is known.
             evaluations: made in this generation, of any stored genome.
             weights: safetensors bytes by content hash; those already stored may be repeated.
             streams: name → seed of the random streams drawn from.
@@ -135,7 +137,7 @@ class CampaignStore(Queries):
             # What is referred to comes first: while any reference leads nowhere, SQLite goes through all
             # genomes for every new blob of weights.
             writes.insert_weights(self._connection, weights or {})
-            writes.insert_genomes(self._connection, genomes)
+            writes.insert_genomes(self._connection, genomes, updates or {})
             writes.insert_generation(self._connection, record)
             self._insert_results(record.index, evaluations, streams or {}, baselines, timings)
             self._connection.execute("UPDATE campaign SET finished = 0")

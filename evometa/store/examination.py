@@ -60,6 +60,15 @@ _CONTRADICTIONS: tuple[tuple[str, str], ...] = (
         WHERE own.generation > 0 AND before.generation IS NULL""",
     ),
     (
+        "there are no tuned baselines",
+        """SELECT 0 WHERE EXISTS (SELECT * FROM generations) AND NOT EXISTS (SELECT * FROM baselines)""",
+    ),
+    (
+        "how {0} was tuned is not there",
+        """SELECT generation, id FROM genomes WHERE operator = 'baseline'
+        AND id NOT IN (SELECT 'baseline-' || rule || '-' || task FROM baselines)""",
+    ),
+    (
         "generation {0} has no random streams",
         """SELECT generation, generation FROM generations
         WHERE generation NOT IN (SELECT generation FROM streams)""",
@@ -163,7 +172,8 @@ _CONTRADICTIONS: tuple[tuple[str, str], ...] = (
         "evaluations of generation {0} ({1}) have from {2} to {3} runs",
         """SELECT generation, generation, purpose, min(n), max(n) FROM (
             SELECT e.generation, e.purpose, count(t.position) AS n FROM evaluations AS e
-            LEFT JOIN task_results AS t ON t.evaluation = e.number GROUP BY e.number)
+            LEFT JOIN task_results AS t ON t.evaluation = e.number
+            WHERE e.status IN ('complete', 'diverged') GROUP BY e.number)
         GROUP BY generation, purpose HAVING min(n) <> max(n)""",
     ),
     (

@@ -195,6 +195,25 @@ class Queries:
             self.genome(genome_id)
             return self.genomes(row[0] for row in self._rows(_ANCESTORS, {"id": genome_id}))
 
+    def known_updates(self, hashes: Iterable[str]) -> set[str]:
+        """Which of the functional ``hashes`` belong to a stored genome; none before schema 3."""
+        if self._schema() < 3:
+            return set()
+        listed = json.dumps(sorted(set(hashes)))
+        rows = self._rows(f"SELECT DISTINCT updates FROM genomes WHERE updates IN {_LISTED}", (listed,))
+        return {updates for (updates,) in rows}
+
+    def first_with_updates_of(self, genome_id: str) -> str | None:
+        """The oldest other genome that makes the same updates; None where there is none or nobody knows."""
+        if self._schema() < 3:
+            return None
+        rows = self._rows(
+            """SELECT other.id FROM genomes AS own JOIN genomes AS other USING (updates)
+            WHERE own.id = ? AND other.number < own.number ORDER BY other.number LIMIT 1""",
+            (genome_id,),
+        )
+        return str(rows[0][0]) if rows else None
+
     def evaluations(
         self,
         *,
@@ -232,12 +251,10 @@ class Queries:
 
     def journal(self) -> list[JournalEntry]:
         """What was found out about the machine, in the order of finding; none before schema 2."""
-        with errors_named(self.path):
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version < 2:
-                return []
-            rows = self._connection.execute("SELECT topic, line, data FROM journal ORDER BY number")
-            return [entry_of(row) for row in rows]
+        if self._schema() < 2:
+            return []
+        rows = self._rows("SELECT topic, line, data FROM journal ORDER BY number")
+        return [entry_of(row) for row in rows]
 
     def timings(self) -> list[Timing]:
         """Wall-clock seconds of every phase, in order."""
@@ -256,6 +273,10 @@ class Queries:
     def n_genomes(self) -> int:
         """How many genomes there have been; baselines take no part and are not counted."""
         return int(self._rows("SELECT count(*) FROM genomes WHERE operator <> ?", (BASELINE,))[0][0])
+
+    def _schema(self) -> int:
+        """The file's version, which may be an older one where it is only read."""
+        return int(self._rows("PRAGMA user_version")[0][0])
 
     def _rows(self, sql: str, parameters: Row | Mapping[str, object] = ()) -> list[Row]:
         with errors_named(self.path):

@@ -175,10 +175,14 @@ def _read_out(path: Path, into: Path) -> int | None:
 
 def _copy_rows(damaged: sqlite3.Connection, whole: sqlite3.Connection, table: str) -> bool:
     """Whether all rows could be read."""
-    columns = [name for _, name, *_ in whole.execute(f"PRAGMA table_info({table})")]
-    listed = ", ".join(columns)
-    statement = f"INSERT OR IGNORE INTO {table} ({listed}) VALUES ({', '.join('?' * len(columns))})"
+    known = {name for _, name, *_ in whole.execute(f"PRAGMA table_info({table})")}
     try:
+        # In the order of the damaged file, which may be of an older schema and lack some, or the whole table.
+        columns = [name for _, name, *_ in damaged.execute(f"PRAGMA table_info({table})") if name in known]
+        if not columns:
+            return True
+        listed = ", ".join(columns)
+        statement = f"INSERT OR IGNORE INTO {table} ({listed}) VALUES ({', '.join('?' * len(columns))})"
         for row in damaged.execute(f"SELECT {listed} FROM {table} NOT INDEXED"):
             whole.execute(statement, row)
     except sqlite3.DatabaseError:

@@ -9,7 +9,7 @@ configuration, whether or not one of them was interrupted.
 from __future__ import annotations
 
 APPLICATION_ID = int.from_bytes(b"evom", "big")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NOT_CONTENT = frozenset({"timings", "journal"})
 
 _JOURNAL = """
@@ -40,8 +40,10 @@ CREATE TABLE genomes (
     germline TEXT REFERENCES weights (hash) DEFERRABLE INITIALLY DEFERRED,
     operator TEXT NOT NULL,
     generation INTEGER NOT NULL,
-    weights_origin TEXT NOT NULL
+    weights_origin TEXT NOT NULL,
+    updates TEXT                         -- functional hash: the same for equal updates; NULL: unknown
 );
+CREATE INDEX genomes_by_updates ON genomes (updates);
 CREATE TABLE parents (
     genome_id TEXT NOT NULL REFERENCES genomes (id) DEFERRABLE INITIALLY DEFERRED,
     position INTEGER NOT NULL,
@@ -140,4 +142,10 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\n{_TABLES}{_JOURNAL}"
 )
 #: What brings a database of an older version (the key) one version further.
-MIGRATIONS = {1: _JOURNAL}
+MIGRATIONS = {
+    1: _JOURNAL,
+    2: """
+ALTER TABLE genomes ADD COLUMN updates TEXT;
+CREATE INDEX genomes_by_updates ON genomes (updates);
+""",
+}

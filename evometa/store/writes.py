@@ -8,12 +8,14 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from numbers import Integral, Real
+from types import MappingProxyType
 
 from evometa.errors import StoreError
 from evometa.genome.genome import Genome
 from evometa.store.records import Baseline, Evaluation, GenerationRecord, TaskResult, Timing, finite_or_none
 
 SQLValue = int | float | str | bytes | None
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def sql_value(value: object) -> SQLValue:
@@ -69,8 +71,10 @@ def insert_weights(connection: sqlite3.Connection, weights: Mapping[str, bytes])
     connection.executemany("INSERT OR IGNORE INTO weights (hash, data) VALUES (?, ?)", weights.items())
 
 
-def insert_genomes(connection: sqlite3.Connection, genomes: Iterable[Genome]) -> None:
-    """New genomes and their lineage."""
+def insert_genomes(
+    connection: sqlite3.Connection, genomes: Iterable[Genome], updates: Mapping[str, str] = _NOTHING
+) -> None:
+    """New genomes and their lineage; ``updates`` by id as far as they are known."""
     genomes = list(genomes)
     insert(
         connection,
@@ -86,6 +90,7 @@ def insert_genomes(connection: sqlite3.Connection, genomes: Iterable[Genome]) ->
                 "operator": genome.lineage.operator,
                 "generation": genome.lineage.generation,
                 "weights_origin": genome.lineage.weights,
+                "updates": updates.get(genome.id),
             }
             for genome in genomes
         ),

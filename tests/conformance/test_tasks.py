@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from evometa.errors import TaskError
+from evometa.inner.task_set import TaskRequest, prepare, request
 from evometa.rng import torch_generator
 from evometa.tasks import SPLITS, TASKS, Split, TaskBatch, TaskFamily, build_family, supervised
 
@@ -230,3 +232,22 @@ def test_batches_can_be_pickled(family: TaskFamily) -> None:
     assert torch.equal(
         vmap(copy.loss)(params, first_batch(copy)), vmap(batch.loss)(params, first_batch(batch))
     )
+
+
+def test_a_few_tasks_are_some_of_all_and_of_many_architectures(name: str, family: TaskFamily) -> None:
+    """What racing relies on: parts of a request hold the tasks of the whole, each of them once."""
+    if name not in TASKS.names():
+        pytest.skip("requests name registered families")
+    whole = request(name, {}, "meta_valid", N_TASKS, 4, seed=1)
+    parts = [replace(whole, only=only) for only in ((0, 2), (2, 3), (3, N_TASKS))]
+
+    def seen(wanted: TaskRequest) -> list[tuple[str, list[float]]]:
+        return [
+            (part.tasks.description, row.tolist())
+            for part in prepare(wanted, torch.device("cpu"))
+            for row in part.params
+        ]
+
+    assert sorted(one for part in parts for one in seen(part)) == sorted(seen(whole))
+    n_architectures = len({architecture for architecture, _ in seen(whole)})
+    assert len({architecture for architecture, _ in seen(parts[0])}) == min(2, n_architectures)

@@ -254,10 +254,10 @@ def test_params_and_state_are_those_of_the_plain_loop(
     candidates = cohort_of(*STRUCTURES[structure], n=2)
     cohort = Cohort.of(candidates, CPU, torch.float64)
     part = prepared_of(_family("digits"), 2, N_STEPS + 1, torch.float64)[0]
-    carry = begin(cohort, part.tasks, part.params)
+    carry = begin(cohort, part.tasks.layout, part.params)
     for k in range(N_STEPS):
         losses, grads = loss_and_grad(part.tasks, carry.params, part.tasks.batch(part.indices[:, k]))
-        carry = advance(cohort, part.tasks, carry, losses, grads, N_STEPS)
+        carry = advance(cohort, part.tasks.layout, carry, losses, grads, N_STEPS)
     for p, candidate in enumerate(candidates):
         subject = reference.Subject.of(candidate, torch.float64)
         for t in range(part.tasks.n_tasks):

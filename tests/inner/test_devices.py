@@ -153,7 +153,7 @@ def replayed_step(members: Cohort, tasks: TaskBatch, params: Tensor, indices: Te
     def step(params: Tensor, state: Tree, rows: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor, Tree]:
         losses, grads = loss_and_grad(tasks, params, tasks.batch(rows))
         after = advance(
-            members, tasks, UnrollState(params, state, 0), losses, grads, 3, overwrite=True, step=count
+            members, tasks.layout, UnrollState(params, state, 0), losses, grads, 3, overwrite=True, step=count
         )
         assert after.params.shape == grads.shape == params.shape
         assert {name: value.shape for name, value in after.state.items()} == {
@@ -161,7 +161,7 @@ def replayed_step(members: Cohort, tasks: TaskBatch, params: Tensor, indices: Te
         }
         return losses, after.params, after.state
 
-    carry = begin(members, tasks, params)
+    carry = begin(members, tasks.layout, params)
     history = torch.empty((4, members.n_candidates, tasks.n_tasks), device=META)
     loop = StaticLoop(step, carry.params, carry.state, indices, history)
     found: list[str] = []

@@ -50,7 +50,7 @@ def test_a_learned_schedule_is_replayed_as_it_acted_in_training(wanted: TaskRequ
     candidate = Candidate("x", "sgd", genes, weights)
     cohort = Cohort.of([candidate], torch.device("cpu"))
     (part,) = prepare(wanted, torch.device("cpu"))
-    carry = begin(cohort, part.tasks, part.params)
+    carry = begin(cohort, part.tasks.layout, part.params)
     expected = []
     with torch.no_grad():
         for k in range(HORIZON):
@@ -58,7 +58,7 @@ def test_a_learned_schedule_is_replayed_as_it_acted_in_training(wanted: TaskRequ
             context = StepContext(part.tasks.layout, torch.tensor(float(k)), torch.tensor(8.0), losses[0])
             own = tree_map(lambda value: value.clone(), take(carry.state, 0))
             expected.append(learner.factor(*cohort.member(0), own, context)[0])
-            carry = advance(cohort, part.tasks, carry, losses, grads, HORIZON)
+            carry = advance(cohort, part.tasks.layout, carry, losses, grads, HORIZON)
     found = schedule_factors(candidate, wanted)
     np.testing.assert_allclose(found, torch.stack(expected, dim=-1).numpy(), rtol=1e-4)
     assert found.std(axis=0).max() > 1e-3  # it does read the loss, which differs between tasks

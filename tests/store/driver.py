@@ -95,6 +95,7 @@ def generation(index: int) -> dict[str, Any]:
     return {
         "record": record,
         "genomes": genomes,
+        "updates": {genome.id: f"as {genome.id}" for genome in genomes[1:]},
         "evaluations": [evaluation(one, index) for one in everyone],
         "weights": weights,
         "streams": {"tasks/meta_valid": int(draw.integers(2**63))},

@@ -76,6 +76,7 @@ DAMAGE: dict[str, tuple[str, int | None, str]] = {
         3,
         "generation 3 was ranked by 2400 inner steps, its evaluations have 2100",
     ),
+    "baselines that are gone": ("DELETE FROM baselines", 0, "there are no tuned baselines"),
     "streams that are gone": (
         "DELETE FROM streams WHERE generation = 0",
         0,

@@ -15,12 +15,16 @@ import torch
 from evometa.inner.cohort import Candidate
 from evometa.inner.deadline import check_time
 
+#: What units have taken for good in this process.
+KEPT: list[bytearray] = []
+
 #: What a unit does when it meets a bad candidate.
 FAULTS: dict[str, Callable[[], object]] = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "exits": lambda: os._exit(7),
     "segfaults": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "hangs": lambda: time.sleep(3600),
+    "grows": lambda: KEPT.append(bytearray(b"1") * 400_000_000),
     "does not travel": lambda: (_ for _ in ()),
 }
 
