@@ -16,11 +16,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import machine, report, tables
-<<<<<<< HEAD
-from benchmarks.groups import campaign, growth, jax_plans, memory, mixed, scaling, throughput
-=======
-from benchmarks.groups import campaign, jax_plans, memory, mixed, racing, scaling, throughput
->>>>>>> main
+from benchmarks.groups import campaign, growth, jax_plans, memory, mixed, racing, scaling, throughput
 from benchmarks.reach import figures
 from benchmarks.roofline.team import roofline
 from benchmarks.rounds import Progress
@@ -41,11 +37,7 @@ class Device(StrEnum):
 
 
 class Group(StrEnum):
-<<<<<<< HEAD
-    """What can be measured by itself; ``growth`` and ``jax-plans`` only when asked for."""
-=======
-    """What can be measured by itself; ``racing`` and ``jax-plans`` only when asked for."""
->>>>>>> main
+    """What can be measured by itself; the last three only when asked for."""
 
     FORWARD = "forward"
     BPTT = "bptt"
@@ -54,11 +46,8 @@ class Group(StrEnum):
     SCALING = "scaling"
     MEMORY = "memory"
     CAMPAIGN = "campaign"
-<<<<<<< HEAD
     GROWTH = "growth"
-=======
     RACING = "racing"
->>>>>>> main
     JAX_PLANS = "jax-plans"
 
 
@@ -66,13 +55,8 @@ class Group(StrEnum):
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
 #: Groups about the memory of processes, and plans of JAX's programs that were made for a CPU.
-<<<<<<< HEAD
 _ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.JAX_PLANS)
-_ONLY_WHEN_ASKED_FOR = (Group.GROWTH, Group.JAX_PLANS)
-=======
-_ON_CPU_ALONE = (Group.MEMORY, Group.JAX_PLANS)
-_WHEN_ASKED = (Group.RACING, Group.JAX_PLANS)
->>>>>>> main
+_WHEN_ASKED = (Group.GROWTH, Group.RACING, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -81,11 +65,7 @@ def main(
     only: Annotated[
         list[Group] | None,
         typer.Option(
-<<<<<<< HEAD
-            help="Measure this group only; may be repeated.  [default: all but growth and jax-plans]"
-=======
-            help="Measure this group only; may be repeated.  [default: all but racing and jax-plans]"
->>>>>>> main
+            help="Measure this group only; may be repeated.  [default: all but growth, racing, jax-plans]"
         ),
     ] = None,
     rule: Annotated[
@@ -108,12 +88,7 @@ def main(
         _refuse(not torch.cuda.is_available(), "torch finds no CUDA GPU; use --device cpu")
     unfit = [group.value for group in only or [] if on_gpu and group in _ON_CPU_ALONE]
     _refuse(bool(unfit), f"{', '.join(unfit)}: measured on a CPU alone; use --device cpu")
-<<<<<<< HEAD
-    left_out = {*_ONLY_WHEN_ASKED_FOR, *(_ON_CPU_ALONE if on_gpu else ())}
-    everything = [group for group in Group if group not in left_out]
-=======
     everything = [g for g in Group if g not in _WHEN_ASKED and not (on_gpu and g in _ON_CPU_ALONE)]
->>>>>>> main
     chosen = list(dict.fromkeys(only or everything))
     found = machine.describe() | ({"gpu": machine.gpu()} if on_gpu else {})
     for line in report.machine_lines(found):
@@ -174,15 +149,12 @@ def _measured(
             found = tables.show_memory(console, memory.measure(progress, quick=quick))
         case Group.CAMPAIGN:
             found = tables.show_campaign(console, campaign.measure(progress, device, quick=quick))
-<<<<<<< HEAD
         case Group.GROWTH:
             grew = growth.measure_campaign(progress, quick=quick)
             listing = growth.measure_listing(progress, rounds, quick=quick)
             found = tables.show_growth(console, grew, listing)
-=======
         case Group.RACING:
             found = tables.show_racing(console, racing.measure(progress, device, quick=quick))
->>>>>>> main
         case Group.JAX_PLANS:
             found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
     return {group.value: found}

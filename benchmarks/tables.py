@@ -194,7 +194,6 @@ def show_campaign(console: Console, share: Share) -> dict[str, Any]:
     return share.to_json()
 
 
-<<<<<<< HEAD
 def show_growth(console: Console, grew: Campaign, listing: Listing) -> dict[str, Any]:
     """Memory and database over generations, and how long it takes to look at a large database."""
     rows = []
@@ -224,7 +223,8 @@ def show_growth(console: Console, grew: Campaign, listing: Listing) -> dict[str,
     )
     show(console, title, ["", "s", "without the start, s"], rows)
     return {"campaign": grew.to_json(), "listing": asdict(listing)}
-=======
+
+
 def show_racing(console: Console, found: Mapping[str, Saving]) -> dict[str, Any]:
     """What racing and the functional hash save, beside the campaign without both."""
     rows = []
@@ -245,7 +245,6 @@ def show_racing(console: Console, found: Mapping[str, Saving]) -> dict[str, Any]
     n_seeds = len(next(iter(found.values())).trials)
     show(console, f"Racing and equal genomes, {n_seeds} seeds, relative to plain", columns, rows)
     return {way: own.to_json() for way, own in found.items()}
->>>>>>> main
 
 
 def show_jax_plans(console: Console, found: Mapping[str, Mapping[str, Timing]]) -> dict[str, Any]:
