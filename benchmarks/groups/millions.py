@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from evometa.config import CampaignConfig, EvolutionConfig, TaskSource, config_to_json
-from evometa.genome.genome import Genome, Lineage
+from evometa.genome.genome import BASELINE, Genome, Lineage
 from evometa.rules.learner import Learner
-from evometa.store import CampaignStore, Candidate, Evaluation, GenerationRecord, TaskResult, Timing
+from evometa.store import Baseline, CampaignStore, Candidate, Evaluation, GenerationRecord, TaskResult, Timing
 from evometa.store.records import Purpose
 from evometa.tasks.base import Split
 
@@ -55,17 +55,20 @@ def fill(path: Path, n_evaluations: int) -> tuple[int, int]:
                 ],
                 evaluations=_evaluations(everyone, index, "meta_valid", "fitness", draw),
                 streams={"tasks": index},
+                baselines=[] if index else [Baseline("0", "adam", 100, 0.1, ((0.1, 0.5),), 100)],
                 timings=[Timing(index, "generation", 1.0, 100)],
             )
             n += len(everyone)
             parents = children
         last = n_generations - 1
-        front = [genome.id for genome in store.front(last)]
+        tuned = Genome(f"{BASELINE}-adam-0", "adam", genes, lineage=Lineage((), BASELINE, last))
+        front = [*(genome.id for genome in store.front(last)), tuned.id]
         store.commit_final(
             [
                 *_evaluations(front, last, "meta_valid", "final", draw),
                 *_evaluations(front, last, "meta_test", "report", draw),
-            ]
+            ],
+            genomes=[tuned],
         )
     n += 2 * len(front)
     return n, n * N_TASKS

@@ -9,7 +9,7 @@ import torch
 
 from evometa.campaign.results import campaign_config
 from evometa.config import CampaignConfig
-from evometa.errors import ConfigError, EvometaError, UnknownNameError
+from evometa.errors import ConfigError, EvometaError, UnknownNameError, quoted
 from evometa.genome.codec import weights_from_bytes
 from evometa.genome.genome import BASELINE, Genome
 from evometa.rng import torch_generator
@@ -38,7 +38,7 @@ def diagnose(path: Path) -> list[Finding]:
             config = campaign_config(store)
         except ConfigError as error:
             return [Finding(str(error), "restore")]
-        return [*_of_plan(store, config), *_of_genomes(store)]
+        return [*_of_plan(store, config), *_of_genomes(store, config)]
 
 
 def mend(path: Path) -> Mended | None:
@@ -61,9 +61,14 @@ def _of_plan(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:
             yield Finding(line, "roll back", record.index)
 
 
-def _of_genomes(store: CampaignStore) -> Iterator[Finding]:
+def _of_genomes(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:
     expected: dict[Hashable, _Shapes] = {}
     for genome in store.genomes():
+        if ":" in genome.family and genome.family not in config.evolution.families:
+            generation = genome.lineage.generation
+            line = f"genome {genome.id} of generation {generation} is of the family {quoted(genome.family)}"
+            yield Finding(f"{line}, which the configuration does not name", "roll back", generation)
+            continue
         if genome.lineage.operator == BASELINE or genome.family not in RULES:
             continue  # code that a database names is not imported to look at it
         try:

@@ -96,6 +96,7 @@ def is_finished(config: CampaignConfig, root: Path) -> bool:
     with CampaignStore.open(path, readonly=True) as store:
         begun = campaign_config(store)
         refuse_changes(begun, config)
+        _refuse_code_of_genomes(store, config)
         return store.status() == "finished" and not goes_on(store, config)
 
 

@@ -292,9 +292,11 @@ class Queries:
             return self.genomes(row[0] for row in rows)
 
     def _best_values(self, condition: str, parameters: Row) -> dict[int, dict[str, float]]:
-        names = [
-            row[0] for row in self._rows("SELECT name FROM objectives GROUP BY name ORDER BY min(position)")
-        ]
+        found = self._rows(
+            f"SELECT name FROM objectives WHERE true {condition} GROUP BY name ORDER BY min(position)",
+            parameters,
+        )
+        names = [row[0] for row in found]
         if not names:
             return {}
         # A column an objective: grouped by its name as well, a million values would be sorted first.

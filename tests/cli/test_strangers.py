@@ -134,11 +134,14 @@ def test_a_genome_does_not_bring_code_into_the_users_own_campaign(
     evometa, finished, altered, payload: Path
 ) -> None:
     storage = altered(PLACES["genomes"])
-    done = evometa(
-        "run", finished.experiment, "--resume", "--storage", storage, "--set", "evolution.generations=5"
-    )
-    assert done.code == 2
-    assert "'payload:rule', which is code that evolution.families does not name" in done.err
+    again = ["run", finished.experiment, "--resume", "--storage", storage]
+    for words in (again, [*again, "--set", "evolution.generations=5"]):
+        done = evometa(*words)
+        assert done.code == 2
+        assert "'payload:rule', which is code that evolution.families does not name" in done.err
+    assert "is of the family 'payload:rule'" in evometa("doctor", "tiny", "--storage", storage).out
+    assert evometa("doctor", "tiny", "--repair", "--storage", storage).code == 0
+    assert evometa(*again).code == 0
     assert not payload.exists()
 
 

@@ -88,6 +88,22 @@ DAMAGE: dict[str, tuple[str, int | None, str]] = {
         N - 1,
         "there are runs of an evaluation that is not there, of generation 5 at the earliest",
     ),
+    "a loss that is text": (
+        "UPDATE task_results SET final_loss = 'low' WHERE evaluation = (SELECT number FROM evaluations "
+        "WHERE genome_id = '003-001' AND generation = 4)",
+        4,
+        "3 rows of task_results hold no REAL in final_loss",
+    ),
+    "a generation that is text": (
+        "UPDATE candidates SET generation = 'five' WHERE generation = 5",
+        0,
+        "8 rows of candidates hold no INTEGER in generation",
+    ),
+    "weights that are text": (
+        "UPDATE weights SET data = 'w' WHERE hash = (SELECT weights FROM genomes WHERE id = '003-001')",
+        3,
+        "1 rows of weights hold no BLOB in data",
+    ),
     "weights that nobody uses": (
         "INSERT INTO weights VALUES ('00', zeroblob(9))",
         None,
