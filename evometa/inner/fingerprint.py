@@ -1,8 +1,8 @@
 """A functional hash: what says that two learners make the same updates, whatever their genes are called.
 
-Learners without weights are tried out on a few made-up gradients, in float64; equal updates give equal
-hashes, so momentum with a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero: evolving machine
-learning algorithms from scratch", compare programs in this way.)
+Learners without weights are tried out on a few made-up gradients, in float64; updates that float32 cannot tell
+apart give equal hashes, so momentum with a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero: evolving
+machine learning algorithms from scratch", compare programs in this way.)
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from evometa.rules.base import StepContext
 _LAYOUT = Layout.of({"weight": (3, 4), "bias": (4,), "scale": ()})
 _N_TASKS = 2
 #: Steps in a row at the start of training, where biases are corrected; then as many over the rest of it.
-_N_STEPS = 8
+_N_STEPS = 3
 #: Most steps at which the schedule is looked at by itself.
 _MOST_FACTORS = 4096
-#: Updates that agree in so many digits are equal; float32, in which models are trained, has fewer.
-_DIGITS = 9
 
 
 def is_probed(candidate: Candidate) -> bool:
@@ -63,8 +61,8 @@ def _updates(cohort: Cohort, horizon: int) -> npt.NDArray[np.float64]:
     """The made-up model's params after each step ``(P, …)``."""
     generator = torch_generator(0, "fingerprint")
     early = range(min(_N_STEPS, horizon))
-    late = torch.linspace(0, horizon - 1, _N_STEPS + 2, dtype=torch.float64).long().tolist()
-    steps = [*early, *(step for step in late if step >= _N_STEPS)]
+    late = range(horizon - 1, _N_STEPS - 1, -max(1, horizon // _N_STEPS))
+    steps = [*early, *reversed(late)]
     shape = (len(steps), _N_TASKS, _LAYOUT.size)
     params = torch.randn(shape[1:], generator=generator, dtype=torch.float64)
     exponents = torch.empty(shape, dtype=torch.float64).uniform_(-3.0, 1.0, generator=generator)
@@ -94,14 +92,12 @@ def _factors(cohort: Cohort, horizon: int) -> npt.NDArray[np.float64]:
     return (course / course.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)).numpy()
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """``values`` to so many significant digits; one NaN is as good as another, and -0.0 is 0."""
-    finite = np.isfinite(values) & (values != 0)
-    magnitude = np.zeros_like(values)
-    magnitude[finite] = np.floor(np.log10(np.abs(values[finite])))
-    scale = 10.0 ** (_DIGITS - 1 - np.maximum(magnitude, -290))  # the tiniest keep fewer digits
-    rounded = np.where(finite, np.round(values * scale) / scale, values)
-    return np.where(np.isnan(values), np.nan, rounded + 0.0)
+def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """``values`` in float32, in which models are trained; one NaN is as good as another, and -0.0 is 0."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32) + np.float32(0)
+    rounded[np.isnan(rounded)] = np.nan
+    return rounded
 
 
 def _hash(data: bytes) -> str:
