@@ -1,8 +1,8 @@
 """A functional hash: what says that two learners make the same updates, whatever their genes are called.
 
-Learners without weights are tried out on a few made-up gradients, in float64; updates that float32 cannot tell
-apart give equal hashes, so momentum with a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero: evolving
-machine learning algorithms from scratch", compare programs in this way.)
+Learners without weights are tried out on a few made-up gradients, in float64; updates that float32 cannot
+tell apart give equal hashes, so momentum with a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero:
+evolving machine learning algorithms from scratch", compare programs in this way.)
 """
 
 from __future__ import annotations
