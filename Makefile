@@ -10,7 +10,7 @@ SETUP_INPUTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help campaign benchmark test slow-test lint sdist clean
+.PHONY: help campaign benchmark test slow-test fuzz lint sdist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +36,16 @@ test: $(VENV)/installed-dev ## run the tests
 slow-test: $(VENV)/installed-dev ## run the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
 
+# Minutes for each kind of file, and the kinds.
+MINUTES ?= 5
+TARGETS ?= genome_file genome_json weights toml override stored_config
+
+fuzz: $(VENV)/installed-fuzz ## fuzz what reads files, MINUTES=5 a target; kept in .fuzz, findings in .fuzz/found
+	for target in $(TARGETS); do \
+	  $(BIN)/python tests/fuzz $$target --seconds $$(($(MINUTES) * 60)) || exit 1; \
+	  $(BIN)/python tests/fuzz $$target --replay || exit 1; \
+	done
+
 lint: $(VENV)/installed-dev ## check style, types and the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,6 +64,10 @@ $(VENV)/installed: $(SETUP_INPUTS)
 
 $(VENV)/installed-dev: $(SETUP_INPUTS)
 	$(call install,.[dev])
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-fuzz: $(SETUP_INPUTS)
+	$(call install,.[fuzz])
 	@touch $(VENV)/installed $@
 
 $(VENV)/installed-benchmark: $(SETUP_INPUTS)

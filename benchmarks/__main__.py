@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import machine, report, tables
-from benchmarks.groups import campaign, jax_plans, memory, mixed, racing, scaling, throughput
+from benchmarks.groups import campaign, growth, jax_plans, memory, mixed, racing, scaling, throughput
 from benchmarks.reach import figures
 from benchmarks.roofline.team import roofline
 from benchmarks.rounds import Progress
@@ -37,7 +37,7 @@ class Device(StrEnum):
 
 
 class Group(StrEnum):
-    """What can be measured by itself; ``racing`` and ``jax-plans`` only when asked for."""
+    """What can be measured by itself; the last three only when asked for."""
 
     FORWARD = "forward"
     BPTT = "bptt"
@@ -46,6 +46,7 @@ class Group(StrEnum):
     SCALING = "scaling"
     MEMORY = "memory"
     CAMPAIGN = "campaign"
+    GROWTH = "growth"
     RACING = "racing"
     JAX_PLANS = "jax-plans"
 
@@ -54,8 +55,8 @@ class Group(StrEnum):
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
 #: Groups about the memory of processes, and plans of JAX's programs that were made for a CPU.
-_ON_CPU_ALONE = (Group.MEMORY, Group.JAX_PLANS)
-_WHEN_ASKED = (Group.RACING, Group.JAX_PLANS)
+_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.JAX_PLANS)
+_WHEN_ASKED = (Group.GROWTH, Group.RACING, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -64,7 +65,7 @@ def main(
     only: Annotated[
         list[Group] | None,
         typer.Option(
-            help="Measure this group only; may be repeated.  [default: all but racing and jax-plans]"
+            help="Measure this group only; may be repeated.  [default: all but growth, racing, jax-plans]"
         ),
     ] = None,
     rule: Annotated[
@@ -148,6 +149,10 @@ def _measured(
             found = tables.show_memory(console, memory.measure(progress, quick=quick))
         case Group.CAMPAIGN:
             found = tables.show_campaign(console, campaign.measure(progress, device, quick=quick))
+        case Group.GROWTH:
+            grew = growth.measure_campaign(progress, quick=quick)
+            listing = growth.measure_listing(progress, rounds, quick=quick)
+            found = tables.show_growth(console, grew, listing)
         case Group.RACING:
             found = tables.show_racing(console, racing.measure(progress, device, quick=quick))
         case Group.JAX_PLANS:

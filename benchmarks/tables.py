@@ -12,6 +12,7 @@ from rich.console import Console
 
 from benchmarks.groups import throughput
 from benchmarks.groups.campaign import Share
+from benchmarks.groups.growth import N_ENDS, Campaign, Listing
 from benchmarks.groups.mixed import Mixed
 from benchmarks.groups.racing import Saving
 from benchmarks.groups.scaling import LINEAR, Growth
@@ -191,6 +192,37 @@ def show_campaign(console: Console, share: Share) -> dict[str, Any]:
     )
     show(console, title, ["", "measured"], rows)
     return share.to_json()
+
+
+def show_growth(console: Console, grew: Campaign, listing: Listing) -> dict[str, Any]:
+    """Memory and database over generations, and how long it takes to look at a large database."""
+    rows = []
+    for name, title in (
+        ("driver_bytes", "driver, resident"),
+        ("workers_bytes", "workers, resident"),
+        ("database_bytes", "database"),
+    ):
+        values = getattr(grew, name)
+        (first, last), (slope, fit) = grew.ends(values), grew.slope(values)
+        rows.append([title, f"{first / 1e6:,.1f}", f"{last / 1e6:,.1f}", f"{slope / 1e3:,.1f}", f"{fit:.3f}"])
+    n = len(grew.driver_bytes)
+    headers = ["", f"first {N_ENDS}, MB", f"last {N_ENDS}, MB", "kB a generation, second half", "R²"]
+    notes = [
+        f"{grew.n_genomes:,} genomes, {grew.n_evaluations:,} evaluations, {grew.n_task_results:,} runs",
+        f"{grew.bytes_per_evaluation:,.0f} bytes an evaluation, {grew.bytes_per_task_result:,.0f} a run,"
+        f" without {grew.weights_bytes / 1e6:.1f} MB of weights",
+    ]
+    show(console, f"A campaign of {n} generations", headers, rows, notes)
+    rows = [
+        [f"evometa {verb}", f"{median(seconds):.2f}", f"{listing.alone(verb):.2f}"]
+        for verb, seconds in listing.seconds.items()
+    ]
+    title = (
+        f"{listing.n_evaluations:,} evaluations, {listing.n_task_results:,} task results,"
+        f" {listing.database_bytes / 1e6:,.0f} MB"
+    )
+    show(console, title, ["", "s", "without the start, s"], rows)
+    return {"campaign": grew.to_json(), "listing": asdict(listing)}
 
 
 def show_racing(console: Console, found: Mapping[str, Saving]) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Characters; none that evometa knows is as long.
+_LONGEST_NAME = 100
+_LONGEST_TEXT = 300
+
 
 class EvometaError(Exception):
     """Base of all errors a user can cause and mend."""
@@ -42,8 +46,27 @@ class ObjectiveError(EvometaError):
     """An objective cannot be computed."""
 
 
+def one_line(text: str) -> str:
+    """``text`` with line ends, terminal escapes and other characters that do not print written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def clipped(text: str, most: int = _LONGEST_TEXT) -> str:
+    """``text`` in one line, cut after ``most`` characters: a file may make another library say anything."""
+    return one_line(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def quoted(name: str) -> str:
+    """``name`` as Python writes it, cut where it is long: a file may hold names of any length."""
+    return repr(name) if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]!r}…"
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like ``name``, or None when nothing is near."""
+    if len(name) > _LONGEST_NAME:  # comparing takes many times the memory of the name
+        return None
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
@@ -53,4 +76,4 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = closest(name, names)
     hint = f"; did you mean {near!r}?" if near else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+    return f"unknown {kind} {quoted(name)}{hint} (known: {', '.join(names) or 'none'})"

@@ -6,14 +6,33 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-from evometa.errors import EvometaError, UnknownNameError, unknown
+from evometa.errors import EvometaError, UnknownNameError, quoted, unknown
 
 Member = TypeVar("Member")
 Made = TypeVar("Made")
+
+
+#: What names members in this context where that is not the user, see :func:`without_code`.
+_NAMED_BY: ContextVar[str | None] = ContextVar("named_by", default=None)
+
+
+@contextmanager
+def without_code(whose: str) -> Iterator[None]:
+    """Inside, a name such as ``pkg.module:attribute`` is refused: a file names it (``whose``), not the user.
+
+    Members that are registered, those of installed entry points among them, are found as ever.
+    """
+    before = _NAMED_BY.set(whose)
+    try:
+        yield
+    finally:
+        _NAMED_BY.reset(before)
 
 
 class Registry(Generic[Member]):
@@ -58,6 +77,13 @@ class Registry(Generic[Member]):
         if name in self._plugins:
             return cast(Member, _checked_load(f"{self.kind} {name!r}", self._plugins[name].value))
         if ":" in name:
+            if (whose := _NAMED_BY.get()) is not None:
+                raise UnknownNameError(
+                    f"{self.kind} {quoted(name)} is code, and it is {whose} that names it: it would be "
+                    "imported and run. Where you trust it, say so with --allow-code or EVOMETA_ALLOW_CODE=1"
+                )
+            if (here := str(Path.cwd())) not in sys.path:
+                sys.path.insert(0, here)  # a module beside the user's TOML is found when run there
             return cast(Member, _checked_load(self.kind, name))
         raise UnknownNameError(unknown(self.kind, name, self.names()))
 
@@ -89,14 +115,8 @@ class MadeOf(Generic[Member, Made]):
 
 
 def _checked_load(what: str, path: str) -> object:
-    """The object at ``pkg.module:attribute``; user code runs here because the user's own config names it.
-
-    The current working directory is put on ``sys.path``, so that a module beside the user's TOML is found
-    when the command is run there.
-    """
+    """The object at ``pkg.module:attribute``; user code runs here, which the user named or installed."""
     module_name, _, attribute = path.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     try:
         target: object = importlib.import_module(module_name)
         for part in attribute.split("."):

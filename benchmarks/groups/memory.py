@@ -74,22 +74,23 @@ def _peak_bytes(process: int) -> int:
     return int(found[0][1]) * 1024 if found else 0
 
 
-def _children(process: int) -> list[int]:
+def children(process: int) -> list[int]:
+    """The processes that ``process`` started, and those that these started."""
     threads = Path(f"/proc/{process}/task").glob("*/children")
     own = [int(child) for path in threads for child in path.read_text(encoding="utf-8").split()]
-    return [child for one in own for child in (one, *_children(one))]
+    return [child for one in own for child in (one, *children(one))]
 
 
 def _run() -> dict[str, Any]:
     """One repetition of the workload on the standard input, in this process and its workers."""
     engine = Engine(Workload.from_json(json.load(sys.stdin)), torch.device("cpu"))
     driver = _peak_bytes(os.getpid())
-    children = [_peak_bytes(child) for child in _children(os.getpid())]
+    workers = [_peak_bytes(child) for child in children(os.getpid())]
     engine.executor.stop()
     return {
-        "peak_bytes": driver + sum(children),
+        "peak_bytes": driver + sum(workers),
         "driver_bytes": driver,
-        "largest_child_bytes": max(children, default=0),
+        "largest_child_bytes": max(workers, default=0),
     }
 
 

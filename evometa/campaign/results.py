@@ -89,14 +89,24 @@ def read_front(store: CampaignStore) -> Front:
     if last is None:
         raise StoreError(f"campaign {store.name!r} has no finished generation yet")
     objectives = campaign_objectives(store)
+    genomes = store.front(last)
+    if not genomes:
+        raise StoreError(
+            f"campaign {store.name!r} has no front after generation {last}; "
+            "'evometa doctor' tells what can be kept"
+        )
     if store.status() == "finished":
-        genomes = store.front(last)
         values = _values(store, genomes, objectives, "final")
         test_values = _values(store, genomes, objectives, "report")
     else:
-        genomes = store.front(last)
         stored = store.objective_values(last)
-        values = np.array([[stored[g.id][o.name] for o in objectives] for g in genomes])
+        try:
+            values = np.array([[stored[g.id][o.name] for o in objectives] for g in genomes])
+        except KeyError as error:
+            raise StoreError(
+                f"campaign {store.name!r} has no value of {error} for every genome of its front; "
+                "'evometa doctor' tells what can be kept"
+            ) from error
         test_values = None
     members = sorted(non_dominated(values), key=lambda index: tuple(values[index]))
     values = values[members]

@@ -18,7 +18,7 @@ from evometa.campaign.loop import Campaign
 from evometa.campaign.results import campaign_config
 from evometa.campaign.runs import Runs, cost_for
 from evometa.config import CampaignConfig, config_to_json
-from evometa.errors import ConfigError, EvometaError
+from evometa.errors import ConfigError, EvometaError, StoreError, quoted
 from evometa.execution import Executor, open_executor, pick_device
 from evometa.inner.precision import check_precision
 from evometa.inner.task_set import request
@@ -127,6 +127,7 @@ def open_or_create(config: CampaignConfig, root: Path, *, resume: bool = False) 
     try:
         begun = campaign_config(store)
         refuse_changes(begun, config)
+        _refuse_code_of_genomes(store, config)
         changed = dataclasses.replace(begun, evolution=config.evolution, budget=config.budget)
         if changed != begun and (store.status() != "finished" or goes_on(store, config)):
             store.replace_config(config_to_json(changed))
@@ -157,6 +158,16 @@ def refuse_changes(begun: CampaignConfig, now: CampaignConfig) -> None:
             f"campaign {now.name!r} was begun with {key} = {_text(was)}, not {_text(is_now)}; "
             "resume it as it was begun, or choose another --name"
         )
+
+
+def _refuse_code_of_genomes(store: CampaignStore, config: CampaignConfig) -> None:
+    """Raise StoreError where a stored genome names code that the configuration does not."""
+    for family in store.families():
+        if ":" in family and family not in config.evolution.families:
+            raise StoreError(
+                f"campaign {store.name!r} has genomes of the family {quoted(family)}, which is code that "
+                "evolution.families does not name; 'evometa doctor' tells what can be kept"
+            )
 
 
 def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evometa.cli.output import Column, Format, Listing, emit
-from evometa.cli.parameters import CampaignArgument, FormatOption, StorageOption, open_campaign
+from evometa.cli.parameters import (
+    AllowCodeOption,
+    CampaignArgument,
+    FormatOption,
+    StorageOption,
+    code_of,
+    open_campaign,
+)
 from evometa.cli.selection import BestOption, GenomeOption, KneeOption, chosen_genome, require_one
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ def compare(
     split: Annotated[str, typer.Option(help="Split of the held-out tasks.")] = "meta_test",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the tuning and the held-out tasks.")] = 0,
     storage: StorageOption = None,
+    allow_code: AllowCodeOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Compare one genome with tuned hand-designed rules: final losses on the same tasks, paired.
@@ -50,25 +58,26 @@ def compare(
     from evometa.execution import pick_device
 
     parsed = [parse_rival(text) for text in rivals]
-    with open_campaign(campaign, storage) as store, store.snapshot():
-        config = campaign_config(store)
-        chosen = chosen_genome(store, best, genome)
-        candidate = stored_candidate(store, chosen)
-    device = pick_device(config.execution.device)
-    rows = []
-    for source in config.tasks:
-        for rival in parsed:
-            found = bench.compare(
-                candidate,
-                rival,
-                source,
-                split=split,
-                n_tasks=n_tasks,
-                n_points=n_points,
-                seed=seed,
-                device=device,
-            )
-            rows.append({"tasks": source.use, **vars(found), "verdict": found.verdict})
+    with code_of(campaign, allow_code):
+        with open_campaign(campaign, storage) as store, store.snapshot():
+            config = campaign_config(store)
+            chosen = chosen_genome(store, best, genome)
+            candidate = stored_candidate(store, chosen)
+        device = pick_device(config.execution.device)
+        rows = []
+        for source in config.tasks:
+            for rival in parsed:
+                found = bench.compare(
+                    candidate,
+                    rival,
+                    source,
+                    split=split,
+                    n_tasks=n_tasks,
+                    n_points=n_points,
+                    seed=seed,
+                    device=device,
+                )
+                rows.append({"tasks": source.use, **vars(found), "verdict": found.verdict})
     title = f"{chosen.family} {chosen.id} of {campaign} on {n_tasks} {split} tasks, final loss"
     emit(Listing(title, _COLUMNS, rows), form)
 

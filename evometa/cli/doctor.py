@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evometa.cli.parameters import CampaignArgument, StorageOption, find_campaign
+from evometa.errors import one_line
 
 if TYPE_CHECKING:
     from evometa.store.examination import Finding
@@ -53,7 +54,7 @@ def doctor(
 
 
 def _lines(found: list[Finding]) -> list[str]:
-    lines = [f"- {finding.line}" for finding in found[:_MOST_LINES]]
+    lines = [f"- {one_line(finding.line)}" for finding in found[:_MOST_LINES]]
     if len(found) > _MOST_LINES:
         lines.append(f"- and {len(found) - _MOST_LINES} more")
     return lines

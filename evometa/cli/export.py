@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from evometa.cli.output import console
-from evometa.cli.parameters import CampaignArgument, StorageOption, open_campaign
+from evometa.cli.output import console, printable
+from evometa.cli.parameters import AllowCodeOption, CampaignArgument, StorageOption, code_of, open_campaign
 from evometa.cli.selection import BestOption, GenomeOption, KneeOption, chosen_genome, require_one
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ def export(
     best: BestOption = None,
     genome: GenomeOption = None,
     storage: StorageOption = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Export one optimizer: its weights and its genome in one safetensors file.
 
     Name exactly one of **--knee**, **--best** and **--genome**. Values are those on meta_valid.
     """
     require_one(knee, best, genome)
-    with open_campaign(campaign, storage) as store, store.snapshot():
+    with code_of(campaign, allow_code), open_campaign(campaign, storage) as store, store.snapshot():
         from evometa.campaign.results import stored_candidate
         from evometa.export import export_genome
 
@@ -83,5 +84,5 @@ def _explain(out: Path, genome: Genome) -> None:
 optimizer = evometa.load_optimizer("{out}", model.parameters(), lr=1.0)
 # then, as with any torch.optim optimizer:  loss.backward(); optimizer.step()'''
     screen = console()
-    screen.print(f"Exported {genome.family} {genome.id}{called} to {out}\n")
+    screen.print(printable(f"Exported {genome.family} {genome.id}{called} to {out}") + "\n")
     screen.print(Text(use, style="cyan"))

@@ -11,7 +11,7 @@ from rich.tree import Tree
 
 from evometa.campaign.results import campaign_objectives
 from evometa.campaign.runs import Runs, objective_values
-from evometa.cli.output import Column, Fact, Listing, Report, Section
+from evometa.cli.output import Column, Fact, Listing, Report, Section, printable
 from evometa.evolution.search_space import full_space
 from evometa.genome.genome import Genome
 from evometa.rules.cost import measure_cost
@@ -119,7 +119,7 @@ def _evaluations(store: CampaignStore, genome: Genome) -> Listing:
 
 
 def _counts(ends: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {status}" for status, number in ends.items())
+    return printable(", ".join(f"{number} {status}" for status, number in ends.items()))
 
 
 def _lineage(store: CampaignStore, genome: Genome) -> Section:
@@ -152,7 +152,7 @@ def _tree(genome: Genome, ancestors: Mapping[str, Genome]) -> Tree:
         branch, name = waiting.pop()
         parent = ancestors[name]
         if name in seen:
-            branch.add(Text(f"{name} (see above)", style="dim"))
+            branch.add(Text(printable(f"{name} (see above)"), style="dim"))
             continue
         seen.add(name)
         above = branch.add(_branch(parent))
@@ -163,6 +163,5 @@ def _tree(genome: Genome, ancestors: Mapping[str, Genome]) -> Tree:
 def _branch(genome: Genome) -> Text:
     called = f" “{genome.name}”" if genome.name else ""
     weights = f" · weights {genome.lineage.weights}" if genome.weights else ""
-    return Text.assemble(
-        (genome.id, "bold"), f" {genome.family}{called} · {genome.lineage.operator}{weights}"
-    )
+    rest = f" {genome.family}{called} · {genome.lineage.operator}{weights}"
+    return Text.assemble((printable(genome.id), "bold"), printable(rest))

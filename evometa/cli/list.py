@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evometa.cli.output import Column, Format, Listing, emit, shown
+from evometa.cli.output import Column, Format, Listing, emit, printable, shown
 from evometa.cli.parameters import FormatOption, StorageOption
 
 
@@ -40,4 +40,4 @@ def list_campaigns(storage: StorageOption = None, form: FormatOption = Format.TA
 
 
 def _values(best: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {shown(value)}" for name, value in best.items())
+    return printable(", ".join(f"{name} {shown(value)}" for name, value in best.items()))

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evometa.cli.tables import FittedTable
+from evometa.errors import one_line
 
 #: Characters in a line when nobody's window limits it, so that no cell is cut in a file or a pipe.
 _UNLIMITED = 10_000
@@ -49,7 +50,12 @@ def shown(value: object) -> str:
         case list() | tuple():
             return ", ".join(shown(item) for item in value)
         case _:
-            return str(value)
+            return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """``text`` in its lines, without what a terminal would take for commands: it may be a stranger's."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def duration(seconds: float) -> str:
@@ -107,13 +113,13 @@ class Listing:
     def view(self) -> RenderableType:
         """The rows as a table for people."""
         if not self.rows:
-            return Text(f"{self.title}: {self.empty}" if self.title else self.empty, style="dim")
+            return Text(printable(f"{self.title}: {self.empty}" if self.title else self.empty), style="dim")
         columns = [column for column in self.columns if column.readers != "programs"]
         return FittedTable(
-            headers=[column.title or column.key.replace("_", " ") for column in columns],
+            headers=[printable(column.title or column.key.replace("_", " ")) for column in columns],
             rows=[[column.show(row.get(column.key)) for column in columns] for row in self.rows],
             numeric=[_numeric([row.get(column.key) for row in self.rows]) for column in columns],
-            title=self.title,
+            title=printable(self.title),
         )
 
 
@@ -180,19 +186,19 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_error(message: str) -> None:
     """One line on the standard error."""
-    line = Text.assemble(("error: ", "bold red"), " ".join(message.splitlines()))
+    line = Text.assemble(("error: ", "bold red"), one_line(" ".join(message.splitlines())))
     console(stderr=True).print(line, soft_wrap=True)
 
 
 def _print_report(report: Report) -> None:
     out = console()
-    out.print(Text(report.title, style="bold"))
+    out.print(Text(printable(report.title), style="bold"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
     for fact in report.facts:
         if fact.title:
-            grid.add_row(Text(fact.title), Text(fact.show(fact.value)))
+            grid.add_row(Text(printable(fact.title)), Text(fact.show(fact.value)))
     out.print(grid)
     for part in report.sections:
         out.print()

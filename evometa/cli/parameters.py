@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +37,16 @@ def open_campaign(campaign: str, storage: Path | None) -> CampaignStore:
     from evometa.store import CampaignStore
 
     return CampaignStore.open(find_campaign(campaign, storage), readonly=True)
+
+
+def code_of(campaign: str, allowed: bool) -> AbstractContextManager[None]:
+    """Inside, code that ``campaign`` names is imported only where the user has ``allowed`` it.
+
+    The names stand in its database, which a stranger may have made.
+    """
+    from evometa.registry import without_code
+
+    return nullcontext() if allowed else without_code(f"campaign {campaign!r}")
 
 
 def _campaign_on_the_line(context: typer.Context) -> CampaignStore:
@@ -94,6 +104,15 @@ StorageOption = Annotated[
         metavar="DIR",
         envvar="EVOMETA_STORAGE",
         help="Where campaigns are kept.  [default: populations/runs]",
+        show_default=False,
+    ),
+]
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        envvar="EVOMETA_ALLOW_CODE",
+        help="Import and run the code that the campaign names (pkg.module:attribute): it is yours.",
         show_default=False,
     ),
 ]

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from evometa.cli.output import Column, Format, Listing, emit
-from evometa.cli.parameters import CampaignArgument, FormatOption, StorageOption, open_campaign
+from evometa.cli.parameters import (
+    AllowCodeOption,
+    CampaignArgument,
+    FormatOption,
+    StorageOption,
+    code_of,
+    open_campaign,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +28,16 @@ _SPLITS = ("meta_valid", "meta_test")
 
 
 def pareto(
-    campaign: CampaignArgument, storage: StorageOption = None, form: FormatOption = Format.TABLE
+    campaign: CampaignArgument,
+    storage: StorageOption = None,
+    allow_code: AllowCodeOption = False,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Show the Pareto front: every objective on meta_valid (chosen by) and meta_test (reported only).
 
     The tuned hand-designed rules follow, measured on the same tasks. ◆ marks the knee: the best trade-off.
     """
-    with open_campaign(campaign, storage) as store, store.snapshot():
+    with code_of(campaign, allow_code), open_campaign(campaign, storage) as store, store.snapshot():
         listing = front_listing(store)
     emit(listing, form)
 

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from evometa.cli.output import console
-from evometa.cli.parameters import CampaignArgument, StorageOption, complete_figure, open_campaign
+from evometa.cli.parameters import (
+    AllowCodeOption,
+    CampaignArgument,
+    StorageOption,
+    code_of,
+    complete_figure,
+    open_campaign,
+)
 
 
 def plot(
@@ -28,9 +35,10 @@ def plot(
         ),
     ] = None,
     storage: StorageOption = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Draw a campaign's figures, and print the paths of the files."""
-    with open_campaign(campaign, storage) as store:
+    with code_of(campaign, allow_code), open_campaign(campaign, storage) as store:
         from evometa.plots.registry import FIGURES, draw
 
         names = list(dict.fromkeys(figure or FIGURES.names()))

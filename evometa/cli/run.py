@@ -17,7 +17,7 @@ from rich.text import Text
 
 from evometa.cli.output import console
 from evometa.cli.parameters import StorageOption, complete_campaign
-from evometa.errors import ConfigError
+from evometa.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from evometa.campaign import Listener
@@ -91,10 +91,11 @@ def _config(
 ) -> CampaignConfig:
     """The configuration from the file, or for ``--resume --name`` from the stored campaign.
 
-    A stored campaign is called as its folder is now, which may have been renamed or copied.
+    A stored campaign is called as its folder is now, which may have been renamed or copied. Where it names
+    code it needs the file: only the user's own configuration says what is run.
     """
     from evometa.campaign.results import campaign_config
-    from evometa.config import load_config
+    from evometa.config import code_named, load_config
     from evometa.store import CampaignStore, campaign_path
 
     if experiment is not None:
@@ -107,7 +108,13 @@ def _config(
     if overrides:
         raise ConfigError(f"--set {overrides[0]} needs the experiment's TOML file, which was not given")
     with CampaignStore.open(campaign_path(root, name), readonly=True) as store:
-        return dataclasses.replace(campaign_config(store), name=name)
+        config = dataclasses.replace(campaign_config(store), name=name)
+    if named := code_named(config):
+        raise ConfigError(
+            f"campaign {name!r} names code ({quoted(named[0])}), which it would import and run: "
+            "give the experiment's TOML file, too, so that it is you who names it"
+        )
+    return config
 
 
 @contextmanager
@@ -165,17 +172,20 @@ def _print_interruption(name: str, root: Path, again: str) -> None:
 def _print_results(name: str, root: Path, storage: Path | None, how: str) -> None:
     """The front, its knee, and what to do next."""
     from evometa.campaign import read_front
+    from evometa.campaign.results import campaign_config
     from evometa.cli.pareto import front_listing
+    from evometa.config import code_named
     from evometa.store import CampaignStore, campaign_path
 
     with CampaignStore.open(campaign_path(root, name), readonly=True) as store:
+        own = bool(code_named(campaign_config(store)))
         front = read_front(store)
         listing = front_listing(store)
     knee = front.genomes[front.knee]
     next_commands = [
-        _command("show", name, knee.id, storage=storage),
-        _command("plot", name, storage=storage),
-        _command("export", name, knee=True, out=f"{name}.safetensors", storage=storage),
+        _command("show", name, knee.id, storage=storage, allow_code=own),
+        _command("plot", name, storage=storage, allow_code=own),
+        _command("export", name, knee=True, out=f"{name}.safetensors", storage=storage, allow_code=own),
     ]
     out = console()
     out.print(Text.assemble("Campaign ", (name, "bold"), f" {how}; the knee of its front is {knee.id}."))
@@ -186,11 +196,12 @@ def _print_results(name: str, root: Path, storage: Path | None, how: str) -> Non
 def _command(verb: str, *arguments: object, **options: object) -> str:
     """An ``evometa`` command line, quoted for the shell; options that are None or False are left out."""
     words = ["evometa", verb, *(str(argument) for argument in arguments if argument is not None)]
-    for option, value in options.items():
+    for key, value in options.items():
+        option = f"--{key.replace('_', '-')}"
         if value is True:
-            words.append(f"--{option}")
+            words.append(option)
         elif isinstance(value, list):
-            words += [word for item in value for word in (f"--{option}", str(item))]
+            words += [word for item in value for word in (option, str(item))]
         elif value not in (None, False):
-            words += [f"--{option}", str(value)]
+            words += [option, str(value)]
     return shlex.join(words)

@@ -9,9 +9,11 @@ import typer
 
 from evometa.cli.output import Column, Fact, Format, Listing, Report, Section, emit_report
 from evometa.cli.parameters import (
+    AllowCodeOption,
     CampaignArgument,
     FormatOption,
     StorageOption,
+    code_of,
     complete_genome,
     open_campaign,
 )
@@ -31,10 +33,11 @@ def show(
         ),
     ] = None,
     storage: StorageOption = None,
+    allow_code: AllowCodeOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Show a campaign's settings and generations, or one genome: genes, lineage, and what it does."""
-    with open_campaign(campaign, storage) as store, store.snapshot():
+    with code_of(campaign, allow_code), open_campaign(campaign, storage) as store, store.snapshot():
         if genome is None:
             report = _campaign_report(store)
         else:
@@ -79,20 +82,20 @@ def _settings(store: CampaignStore) -> list[Fact]:
 
 
 def _generations(store: CampaignStore) -> Listing:
-    records = store.generations()
+    totals, best, front = store.totals(), store.best_by_generation(), store.front_sizes()
     seconds = {one.generation: one.seconds for one in store.timings() if one.phase == "generation"}
-    names = records[0].objectives if records else ()
+    names = list(best.get(0, ()))
     rows: list[dict[str, object]] = [
         {
-            "generation": record.index,
-            **{f"best.{name}": value for name, value in store.best_values(record.index).items()},
-            "hypervolume": record.hypervolume,
-            "front": sum(candidate.in_front for candidate in record.candidates),
-            "failures": record.n_failures,
-            "inner_steps": record.refinement_inner_steps + record.evaluation_inner_steps,
-            "seconds": seconds.get(record.index),
+            "generation": one.index,
+            **{f"best.{name}": value for name, value in best.get(one.index, {}).items()},
+            "hypervolume": one.hypervolume,
+            "front": front.get(one.index, 0),
+            "failures": one.n_failures,
+            "inner_steps": one.refinement_inner_steps + one.evaluation_inner_steps,
+            "seconds": seconds.get(one.index),
         }
-        for record in records
+        for one in totals
     ]
     columns = [
         Column("generation"),

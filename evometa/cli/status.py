@@ -24,11 +24,10 @@ def status(
 def _facts(store: CampaignStore) -> list[Fact]:
     from evometa.config import config_from_json
 
-    generations = store.generations()
+    generations = store.totals()
     config = config_from_json(store.config(), source=f"campaign {store.name!r}")
     planned = config.evolution.generations
     best = store.best_values(generations[-1].index) if generations else {}
-    spent = sum(timing.seconds for timing in store.timings() if timing.phase == "generation")
     written = datetime.fromtimestamp(store.path.stat().st_mtime, UTC)
     return [
         Fact("name", store.name),
@@ -40,7 +39,7 @@ def _facts(store: CampaignStore) -> list[Fact]:
         Fact("genomes", store.n_genomes(), "genomes"),
         Fact("failures", sum(one.n_failures for one in generations), "failures"),
         Fact("inner_steps", store.n_inner_steps(), "inner steps"),
-        Fact("seconds", spent, "time in generations", duration),
+        Fact("seconds", store.seconds(), "time in generations", duration),
         Fact("written", written, "last written"),
         *(Fact(f"journal.{entry.topic}", entry.line, entry.topic) for entry in store.journal()),
         Fact("path", store.path, "database"),

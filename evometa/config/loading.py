@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evometa.config.problems import KeyPath, dotted, explain, not_allowed
 from evometa.config.sections import CampaignConfig, GeneLimit
-from evometa.errors import ConfigError, closest
+from evometa.errors import ConfigError, clipped, closest
 
 _ADAPTER = TypeAdapter(CampaignConfig)
 _SCHEMA = _ADAPTER.json_schema()
@@ -37,7 +37,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), name: str | Non
     document = _read_toml(path)
     document.setdefault("name", path.stem)
     _name_genes(document)
-    changes = [(_override(text, document, path), f"--set {text}") for text in overrides]
+    changes = [(_override(text, document, path), f"--set {clipped(text)}") for text in overrides]
     if name is not None:
         document["name"] = name
         changes.append((("name",), f"--name {name}"))
@@ -127,7 +127,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
         line = at[1] if at else text.count("\n") + 1
-        problem = str(error).partition(" (at ")[0]
+        problem = clipped(str(error).partition(" (at ")[0])
         raise ConfigError(f"{path}:{line}: not valid TOML: {problem}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {_beyond_parser(error)}") from error
@@ -154,17 +154,17 @@ def _override(text: str, document: dict[str, Any], path: Path) -> KeyPath:
     key, equals, value = text.partition("=")
     parts = _key_parts(key)
     if not equals or not parts:
-        raise ConfigError(f"--set {text}: write KEY=VALUE, as in --set evolution.population=64")
+        raise ConfigError(f"--set {clipped(text)}: write KEY=VALUE, as in --set evolution.population=64")
     *parents, last = _with_gene_name(parts)
     place: KeyPath = ()
     node: Any = document
     for part in parents:
-        step = _step(node, part, place, f"{path} with --set {text}")
+        step = _step(node, part, place, f"{path} with --set {clipped(text)}")
         child = node[step] if isinstance(step, int) else node.get(step)
         if not isinstance(child, dict | list):
             child = node[step] = {}  # was absent, or a plain value: validation says what is allowed there
         node, place = child, (*place, step)
-    step = _step(node, last, place, f"{path} with --set {text}")
+    step = _step(node, last, place, f"{path} with --set {clipped(text)}")
     node[step] = _override_value(value)
     return (*place, step)
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from evometa.errors import closest
+from evometa.errors import clipped, closest
 
 KeyPath = tuple[str | int, ...]
 Schema = Mapping[str, Any]
@@ -22,15 +22,15 @@ _LONGEST_VALUE = 60
 
 
 def dotted(path: KeyPath) -> str:
-    """A key path as people write it."""
-    return ".".join(str(part) for part in path)
+    """A key path as people write it; a part is cut where it is long."""
+    return ".".join(clipped(str(part), _LONGEST_VALUE) for part in path)
 
 
 def shown(value: object) -> str:
     """A value as TOML would have it (but for tables), cut where it is long."""
     is_plain = isinstance(value, float | datetime.date | datetime.time)
     text = str(value) if is_plain else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+    return clipped(text, _LONGEST_VALUE)
 
 
 def explain(error: ValidationError, document: object, schema: Schema) -> tuple[KeyPath, str]:
@@ -49,10 +49,12 @@ def explain(error: ValidationError, document: object, schema: Schema) -> tuple[K
         table, entries = _part_of(document, limit)
         place = (*table, limit[-2])
         return place, _unknown_key(place, cast(dict[object, object], entries)[limit[-2]], schema)
+    if problem["type"] == "json_invalid":  # half a character, which Python's JSON lets pass
+        return (), f"cannot be read ({clipped(problem['msg'])})"
     if problem["type"] == "missing":
         return location, f"{dotted(location)} is missing: it must be {allowed(location, schema)}"
     if problem["type"] == "value_error":
-        return location, f"{dotted(location)}.{problem['ctx']['error']}"
+        return location, f"{dotted(location)}.{clipped(str(problem['ctx']['error']))}"
     path, value = _part_of(document, location)
     return path, not_allowed(path, value, schema)
 

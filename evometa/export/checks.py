@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +13,9 @@ from evometa.trees import Tree
 
 #: Options of a parameter group; the last two are those that torch and its schedulers put there.
 GROUP_OPTIONS = ("params", "lr", "weight_decay", "name", "initial_lr", "param_names")
+
+#: Up to here a float64 tells every whole number from the next.
+_MOST_STEPS = 2**53
 
 #: A loss as users have it.
 Loss = Tensor | float
@@ -28,10 +32,15 @@ def check_options(group: Mapping[str, object], defaults: Mapping[str, object]) -
             raise ValueError(f"Invalid {words}: {value!r}, expected a finite number from 0")
 
 
+def is_horizon(horizon: object) -> bool:
+    """Whether ``horizon`` is a whole number of steps from 1 that schedules can count with."""
+    return isinstance(horizon, int) and not isinstance(horizon, bool) and 1 <= horizon <= _MOST_STEPS
+
+
 def check_horizon(horizon: object) -> None:
-    """Raise ValueError unless ``horizon`` is a whole number of steps from 1."""
-    if not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1:
-        raise ValueError(f"Invalid horizon: {horizon!r}, expected a whole number of steps from 1")
+    """Raise ValueError unless ``horizon`` is a number of steps."""
+    if not is_horizon(horizon):
+        raise ValueError(f"Invalid horizon: {reprlib.repr(horizon)}, expected a whole number of steps from 1")
 
 
 def check_state(given: object, expected: Tree, of: str) -> None:

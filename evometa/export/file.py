@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from evometa.errors import GenomeError, UnknownNameError, unknown
+from evometa.export.checks import is_horizon
 from evometa.genome.codec import load_genome, save_genome
 from evometa.genome.genome import Genome
 from evometa.rules.learner import Learner
@@ -81,7 +84,8 @@ def check_weights(learner: Learner, weights: Tree) -> None:
         value = weights[name]
         if value.shape != fresh.shape:
             raise GenomeError(
-                f"weights {name!r} have shape {tuple(value.shape)}, expected {tuple(fresh.shape)}"
+                f"weights {name!r} have shape {reprlib.repr(tuple(value.shape))}, "
+                f"expected {tuple(fresh.shape)}"
             )
         if value.dtype not in _DTYPES:
             allowed = ", ".join(str(dtype) for dtype in _DTYPES)
@@ -106,6 +110,6 @@ def _check_whole(genome: Genome, weights: Tree) -> None:
 
 
 def _checked_horizon(horizon: object) -> int:
-    if not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1:
-        raise GenomeError(f"horizon is {horizon!r}, expected a whole number of steps from 1")
-    return horizon
+    if not is_horizon(horizon):
+        raise GenomeError(f"horizon is {reprlib.repr(horizon)}, expected a whole number of steps from 1")
+    return cast(int, horizon)

@@ -24,7 +24,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from evometa.errors import GenomeError
+from evometa.errors import GenomeError, clipped, quoted
 from evometa.genome.genes import Value
 from evometa.genome.genome import Genome, Lineage
 from evometa.trees import Tree
@@ -109,9 +109,9 @@ def weights_from_bytes(data: bytes, *, source: str = "weights") -> Tree:
     try:
         return dict(sorted(safetensors.torch.load(data).items()))
     except safetensors.SafetensorError as error:
-        raise GenomeError(f"{source}: not readable as safetensors ({error})") from error
+        raise GenomeError(f"{source}: not readable as safetensors ({_reason(error)})") from error
     except KeyError as error:  # what safetensors raises for a dtype it cannot map to torch
-        raise GenomeError(f"{source}: holds numbers of the unsupported type {error}") from error
+        raise GenomeError(f"{source}: holds numbers of the unsupported type {_reason(error)}") from error
 
 
 def content_hash(data: bytes) -> str:
@@ -129,10 +129,10 @@ def save_genome(
     """
     target = Path(os.path.realpath(path))
     with suppress(FileNotFoundError):
-        _require_regular(path, target.stat().st_mode)
+        require_regular(path, target.stat().st_mode)
     tensors = _detached(weights)
     document = json.loads(genome_to_json(genome, extra=extra))
-    document["sha256"] = _checksum(document, tensors)
+    document["sha256"] = signature(document, tensors)
     data = _saved(tensors, {METADATA_KEY: _to_json(document, str(path))})
     partial = target.with_name(target.name + ".partial")
     partial.write_bytes(data)
@@ -145,7 +145,7 @@ def load_genome(path: Path) -> tuple[Genome, Tree, dict[str, object]]:
     Raises GenomeError for a missing, truncated, damaged or foreign file and for a newer version.
     """
     try:
-        _require_regular(path, path.stat().st_mode)
+        require_regular(path, path.stat().st_mode)
     except FileNotFoundError as error:
         raise GenomeError(f"{path}: no such file") from error
     except OSError as error:
@@ -156,18 +156,25 @@ def load_genome(path: Path) -> tuple[Genome, Tree, dict[str, object]]:
             # cloned, because get_tensor may map the file: it can change or shrink after it was read
             weights = {name: file.get_tensor(name).clone() for name in sorted(file.keys())}
     except (safetensors.SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise GenomeError(f"{path}: not readable as safetensors, truncated or foreign ({reason})") from error
+        raise GenomeError(
+            f"{path}: not readable as safetensors, truncated or foreign ({_reason(error)})"
+        ) from error
     if METADATA_KEY not in metadata:
         raise GenomeError(f"{path}: a safetensors file, but without an evometa genome in its metadata")
     genome, extra = genome_from_json(metadata[METADATA_KEY], source=str(path))
     document = json.loads(metadata[METADATA_KEY])
-    if document.pop("sha256", None) != _checksum(document, weights):
+    if document.pop("sha256", None) != signature(document, weights):
         raise GenomeError(f"{path}: damaged, its content does not match its checksum; export it again")
     return genome, weights, extra
 
 
-def _require_regular(path: Path, mode: int) -> None:
+def _reason(error: Exception) -> str:
+    """What safetensors says, which may quote the file: in one line that has an end."""
+    return clipped(" ".join(str(error).split()))
+
+
+def require_regular(path: Path, mode: int) -> None:
+    """Raise GenomeError where a file of this ``mode`` is a device, a pipe or a directory."""
     if stat.S_ISDIR(mode):
         raise GenomeError(f"{path}: is a directory, expected the name of a file")
     if not stat.S_ISREG(mode):
@@ -188,8 +195,8 @@ def _saved(tensors: Tree, metadata: dict[str, str] | None = None) -> bytes:
     return safetensors.numpy.save(arrays, metadata)
 
 
-def _checksum(document: Mapping[str, object], weights: Tree) -> str:
-    """SHA-256 over the genome's JSON and every tensor's name, dtype, shape and bytes."""
+def signature(document: Mapping[str, object], weights: Tree) -> str:
+    """A file's checksum: SHA-256 over the genome's JSON and every tensor's name, dtype, shape and bytes."""
     digest = hashlib.sha256(json.dumps(document).encode())
     for name in sorted(weights):
         value = weights[name]
@@ -248,9 +255,9 @@ def _strings(document: Mapping[str, object], key: str, source: str) -> tuple[str
 
 def _gene_value(name: str, value: object, source: str) -> Value:
     if isinstance(value, float) and not math.isfinite(value):
-        raise GenomeError(f"{source}: gene {name!r} is {value}, expected a finite number")
+        raise GenomeError(f"{source}: gene {quoted(name)} is {value}, expected a finite number")
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise GenomeError(f"{source}: gene {name!r} has a value of type {type(value).__name__}")
+    raise GenomeError(f"{source}: gene {quoted(name)} has a value of type {type(value).__name__}")

@@ -96,7 +96,7 @@ def draw(name: str, store: CampaignStore, out: Path) -> list[Path]:
 def _note(store: CampaignStore) -> str:
     """Whose figure this is, and how far the campaign had come."""
     planned = campaign_config(store).evolution.generations
-    done = len(store.generations())
+    done = len(store.totals())
     if store.status() != "finished":
         return f"{store.name} · {done} of {planned} generations so far"
     return f"{store.name} · {done} generation{'s' if done > 1 else ''}"

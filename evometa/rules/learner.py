@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from evometa.errors import GenomeError
+from evometa.errors import GenomeError, quoted
 from evometa.genome.genes import Choice, Gene, Value
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
@@ -84,7 +84,7 @@ class Learner:
         own = {name: value for name, value in genes.items() if name in space}
         foreign = [name for name in genes if name not in space and not name.startswith("meta.")]
         if foreign:
-            raise GenomeError(f"family {family!r} has no gene {foreign[0]!r}")
+            raise GenomeError(f"family {family!r} has no gene {quoted(foreign[0])}")
         return cls(family, tuple(space.complete(own).items()))
 
     @cached_property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evometa.errors import EvometaError, GenomeError, unknown
-from evometa.genome.codec import genome_from_json
+from evometa.errors import EvometaError, GenomeError, one_line, quoted, unknown
+from evometa.genome.codec import genome_from_json, require_regular
 from evometa.genome.genome import Genome
 from evometa.rules.learner import Learner
 from evometa.rules.registry import RULES
@@ -30,7 +31,7 @@ def load_seeds(paths: Sequence[Path]) -> list[Genome]:
 def _files(path: Path) -> list[Path]:
     if str(path) == BUILTIN:
         path = _SHIPPED
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises for a path that the system cannot look up
         return [path]
     files = sorted(path.glob("*.json"))
     if not files:
@@ -40,13 +41,14 @@ def _files(path: Path) -> list[Path]:
 
 def _load_seed(path: Path) -> Genome:
     try:
+        require_regular(path, path.stat().st_mode)  # /dev/zero has no end
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GenomeError(f"{path}: cannot read the seed genome ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null character
+        raise GenomeError(f"{one_line(str(path))}: cannot read the seed genome ({error})") from error
     genome, _ = genome_from_json(text, source=str(path))
     blob = genome.weights or genome.germline
     if blob is not None:
-        raise GenomeError(f"{path}: a seed genome has no weights, but this one names {blob}")
+        raise GenomeError(f"{path}: a seed genome has no weights, but this one names {quoted(blob)}")
     if genome.family not in RULES:
         # A name such as pkg.module:attribute would import code: a file is data, only a config may do that.
         raise GenomeError(f"{path}: {unknown('rule', genome.family, RULES.names())}")

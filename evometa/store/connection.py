@@ -15,11 +15,19 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from evometa.errors import StoreError, unknown
+from evometa.errors import StoreError, quoted, unknown
 from evometa.store.paths import DATABASE, campaign_names
 from evometa.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 _BUSY_SECONDS = 30.0
+
+#: What is no plain table or index, told by its SQL, for the columns beside it may lie.
+_COMPUTED = """
+    SELECT name, 'no table or index' FROM sqlite_master WHERE sql NOT LIKE 'CREATE TABLE %'
+        AND sql NOT LIKE 'CREATE INDEX %' AND sql NOT LIKE 'CREATE UNIQUE INDEX %'
+    UNION ALL SELECT tables.name, 'a table with a computed column' FROM sqlite_master AS tables
+        JOIN pragma_table_xinfo(tables.name) WHERE sql LIKE 'CREATE TABLE %' AND hidden <> 0
+    LIMIT 1"""
 
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "the disk is full; free space, then continue with --resume (what is stored is safe)",
@@ -123,7 +131,11 @@ def _checked(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
+        # The file may be a stranger's: what its schema computes may use no function with side effects.
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
         _check_identity(connection, path)
+        _check_tables(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -139,6 +151,17 @@ def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"campaign {path.parent.name!r} was written by a newer evometa (schema {version}, this one reads "
             f"up to {SCHEMA_VERSION}); upgrade with 'pip install --upgrade evometa'"
+        )
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreError where the file holds more than tables of data: no query of ours may run its SQL."""
+    found = connection.execute(_COMPUTED).fetchone()
+    if found is not None:
+        name, what = found
+        raise StoreError(
+            f"campaign {path.parent.name!r} ({path}): {quoted(str(name))} is {what}, which no campaign "
+            "holds; the file was made or changed by another program"
         )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from evometa.errors import StoreError
+from evometa.store.column_types import wrong_types
 from evometa.store.connection import connect_reader, errors_named
 
 #: What helps: run again from ``Finding.generation`` on; remove what nobody refers to; a copy of the file.
@@ -208,6 +209,9 @@ def examine(path: Path) -> list[Finding]:
                 pages = list(_pages(connection))
                 if pages:
                     return pages
+                types = list(_types(connection))
+                if types:  # what else is asked would compare them
+                    return types
                 return [*_contradictions(connection), *_weights(connection)]
         except StoreError as error:
             return [_damage(error)]
@@ -231,6 +235,11 @@ def _pages(connection: sqlite3.Connection) -> Iterator[Finding]:
     if rows != [("ok",)]:
         for (line,) in rows:
             yield Finding(f"the file is damaged: {' '.join(str(line).split())}", "salvage")
+
+
+def _types(connection: sqlite3.Connection) -> Iterator[Finding]:
+    for line, generation in wrong_types(connection):
+        yield Finding(line, "restore" if generation is None else "roll back", generation)
 
 
 def _contradictions(connection: sqlite3.Connection) -> Iterator[Finding]:

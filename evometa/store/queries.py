@@ -21,12 +21,23 @@ from evometa.store.records import (
     CampaignState,
     Evaluation,
     GenerationRecord,
+    GenerationTotals,
     JournalEntry,
     Purpose,
     Timing,
-    finite_or_nan,
 )
-from evometa.store.rows import Row, baseline_of, evaluation_of, generation_record, genomes_of
+from evometa.store.rows import (
+    Row,
+    baseline_of,
+    entry_of,
+    evaluation_of,
+    finite,
+    generation_record,
+    genomes_of,
+    nan_where_none,
+    timing_of,
+    totals_of,
+)
 
 #: bound to a JSON array, a list of any length; one "?" an entry would meet SQLite's limit
 _LISTED = "(SELECT value FROM json_each(?))"
@@ -98,6 +109,14 @@ class Queries:
         with self.snapshot():
             return self._generation_records("", ())
 
+    def totals(self) -> list[GenerationTotals]:
+        """What every generation came to, in order; quick however many candidates there were."""
+        rows = self._rows(
+            """SELECT generation, hypervolume, n_failures, refinement_inner_steps, evaluation_inner_steps
+            FROM generations ORDER BY generation"""
+        )
+        return [totals_of(row) for row in rows]
+
     def generation(self, index: int) -> GenerationRecord:
         """The record of one generation."""
         with self.snapshot():
@@ -125,22 +144,27 @@ class Queries:
                 (generation,),
             )
         for genome_id, objective, value in rows:
-            values.setdefault(genome_id, {})[objective] = finite_or_nan(value)
+            values.setdefault(genome_id, {})[objective] = nan_where_none(value, "objective_values")
         return values
 
     def best_values(self, generation: int) -> dict[str, float]:
         """Objective → its least value in population and front after ``generation``; nan without any."""
         with self.snapshot():
             self._require_generation(generation)
-            rows = self._rows(
-                """SELECT objective, min(value) FROM candidates
-                JOIN objective_values USING (generation, genome_id)
-                JOIN objectives AS o USING (generation) WHERE o.name = objective AND generation = ?
-                    AND (place IS NOT NULL OR in_front)
-                GROUP BY o.position ORDER BY o.position""",
-                (generation,),
-            )
-        return {objective: finite_or_nan(value) for objective, value in rows}
+            return self._best_values("AND generation = ?", (generation,)).get(generation, {})
+
+    def best_by_generation(self) -> dict[int, dict[str, float]]:
+        """:meth:`best_values` of every generation, in order."""
+        return self._best_values("", ())
+
+    def front_sizes(self) -> dict[int, int]:
+        """How many genomes are in the front after each generation, in order."""
+        rows = self._rows("SELECT generation, sum(in_front) FROM candidates GROUP BY generation")
+        return {generation: int(finite(size, "candidates")) for generation, size in rows}
+
+    def families(self) -> list[str]:
+        """The families that genomes belong to, sorted."""
+        return [str(row[0]) for row in self._rows("SELECT DISTINCT family FROM genomes ORDER BY family")]
 
     def genome(self, genome_id: str) -> Genome:
         """One genome."""
@@ -230,22 +254,21 @@ class Queries:
         if self._schema() < 2:
             return []
         rows = self._rows("SELECT topic, line, data FROM journal ORDER BY number")
-        return [JournalEntry(topic, line, json.loads(data)) for topic, line, data in rows]
+        return [entry_of(row) for row in rows]
 
     def timings(self) -> list[Timing]:
         """Wall-clock seconds of every phase, in order."""
         rows = self._rows("SELECT generation, phase, seconds, inner_steps FROM timings ORDER BY number")
-        return [Timing(*row) for row in rows]
+        return [timing_of(row) for row in rows]
 
     def n_inner_steps(self) -> int:
         """The whole cost: refinement, evaluations, final evaluations, tuning of baselines."""
-        return int(self._rows(_INNER_STEPS)[0][0])
+        return int(finite(self._rows(_INNER_STEPS)[0][0], "evaluations"))
 
     def seconds(self) -> float:
         """How long all generations took together, of all sessions."""
-        return float(
-            self._rows("SELECT ifnull(sum(seconds), 0) FROM timings WHERE phase = 'generation'")[0][0]
-        )
+        rows = self._rows("SELECT ifnull(sum(seconds), 0) FROM timings WHERE phase = 'generation'")
+        return float(finite(rows[0][0], "timings"))
 
     def n_genomes(self) -> int:
         """How many genomes there have been; baselines take no part and are not counted."""
@@ -267,6 +290,28 @@ class Queries:
                 (generation,),
             )
             return self.genomes(row[0] for row in rows)
+
+    def _best_values(self, condition: str, parameters: Row) -> dict[int, dict[str, float]]:
+        names = [
+            row[0] for row in self._rows("SELECT name FROM objectives GROUP BY name ORDER BY min(position)")
+        ]
+        if not names:
+            return {}
+        # A column an objective: grouped by its name as well, a million values would be sorted first.
+        least = ", ".join(["min(CASE objective WHEN ? THEN value END)"] * len(names))
+        rows = self._rows(
+            f"""SELECT generation, {least} FROM candidates
+            JOIN objective_values USING (generation, genome_id)
+            WHERE (place IS NOT NULL OR in_front) {condition} GROUP BY generation""",
+            (*names, *parameters),
+        )
+        return {
+            generation: {
+                str(name): nan_where_none(value, "objective_values")
+                for name, value in zip(names, values, strict=True)
+            }
+            for generation, *values in rows
+        }
 
     def _generation_records(self, where: str, parameters: Row) -> list[GenerationRecord]:
         def by_generation(columns: str, table: str, order: str) -> dict[int, list[Row]]:

@@ -165,6 +165,17 @@ class GenerationRecord:
 
 
 @dataclass(frozen=True)
+class GenerationTotals:
+    """What a generation came to, without its candidates; fields as in :class:`GenerationRecord`."""
+
+    index: int
+    hypervolume: float | None
+    n_failures: int
+    refinement_inner_steps: int
+    evaluation_inner_steps: int
+
+
+@dataclass(frozen=True)
 class Baseline:
     """A hand-designed rule tuned once for a source of tasks, kept so that a resumed campaign need not.
 

@@ -15,14 +15,18 @@ import torch
 from benchmarks import machine
 from benchmarks.groups import mixed, throughput
 from benchmarks.groups.campaign import Share, timed_executor
+from benchmarks.groups.growth import Campaign
 from benchmarks.groups.memory import cases
+from benchmarks.groups.millions import fill
 from benchmarks.groups.scaling import Growth, coordinates
 from benchmarks.mixed import MIXED
 from benchmarks.rounds import Timing, interleaved
 from benchmarks.teams import ContestantError, Team, environment
 from benchmarks.workload import RULES, Spec, Workload
+from evometa.campaign.doctor import diagnose
 from evometa.execution import Executor
 from evometa.inner.cohort import by_structure
+from evometa.store import CampaignStore
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -149,6 +153,26 @@ def test_a_share_leaves_out_inner_training_and_takes_in_what_else_workers_do() -
     assert share.other_seconds_per_generation == pytest.approx(4 / 50)
 
 
+def test_growth_is_the_slope_of_the_second_half() -> None:
+    sizes = [1000 * min(generation, 50) + 10 * generation for generation in range(100)]
+    grew = Campaign(sizes, sizes, sizes, weights_bytes=990, n_genomes=1, n_evaluations=50, n_task_results=500)
+    slope, fit = grew.slope(sizes)
+    assert slope == pytest.approx(10, rel=1e-6)
+    assert fit == pytest.approx(1)
+    assert grew.ends(sizes) == (1010 * 9.5, 50_000 + 10 * 89.5)
+    assert grew.bytes_per_evaluation == 10 * grew.bytes_per_task_result == (50_990 - 990) / 50
+
+
+def test_a_large_database_is_what_a_campaign_would_have_stored(tmp_path: Path) -> None:
+    path = tmp_path / "large" / "campaign.db"
+    n_evaluations, n_task_results = fill(path, 1_500)
+    with CampaignStore.open(path, readonly=True) as store:
+        stored = store.evaluations()
+    assert len(stored) == n_evaluations >= 1_500
+    assert sum(len(one.tasks) for one in stored) == n_task_results
+    assert diagnose(path) == []
+
+
 def test_the_machine_is_described_in_plain_data() -> None:
     found = machine.describe()
     assert found["cores"] == machine.n_cores() >= 1
@@ -166,7 +190,10 @@ def test_slow_contestants_do_less_of_the_same_work() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group", ["forward", "bptt", "pes", "mixed", "scaling", "memory", "campaign"])
+@pytest.mark.parametrize(
+    "group",
+    ["forward", "bptt", "pes", "mixed", "scaling", "memory", "campaign", "growth"],
+)
 def test_every_group_runs(group: str, tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     command = [
