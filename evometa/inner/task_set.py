@@ -7,8 +7,9 @@ no data set is ever shipped to a worker.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
@@ -16,11 +17,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from evometa.errors import TaskError
+from evometa.errors import EvometaError, TaskError
 from evometa.inner.compiled_gradient import with_compiled_gradient
 from evometa.rng import torch_generator
 from evometa.tasks import TASKS, TaskFamily, build_family
 from evometa.tasks.base import Split, TaskBatch, send
+from evometa.tasks.options import described
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class TaskRequest:
         n_steps: minibatches to draw per task.
         seed: seed of everything that is drawn.
         compiled: whether gradients that the family has not written by hand are compiled.
+        only: the tasks meant, from the first number up to the second, all being numbered by turns over their
+            batches, so that few are of many architectures; None for all.
     """
 
     use: str
@@ -44,6 +48,7 @@ class TaskRequest:
     n_steps: int
     seed: int
     compiled: bool = False
+    only: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ def prepare(
     The latest are remembered. Raises TaskError, naming the family, when user code fails or gives wrong shapes
     or non-finite values.
     """
+    if wanted.only is not None:
+        return _numbered(prepare(replace(wanted, only=None), device, dtype), *wanted.only)
     key = (wanted, device, dtype)
     if key not in _REMEMBERED:
         _REMEMBERED[key] = _drawn(wanted, device, dtype)
@@ -108,13 +115,27 @@ def prepare(
     return _REMEMBERED[key]
 
 
+def _numbered(parts: Sequence[PreparedTasks], first: int, last: int) -> tuple[PreparedTasks, ...]:
+    """The tasks with numbers from ``first`` up to ``last``, see :class:`TaskRequest`."""
+    sizes = [part.tasks.n_tasks for part in parts]
+    turns = sorted((i / size, number) for number, size in enumerate(sizes) for i in range(size))
+    before = Counter(number for _, number in turns[:first])
+    until = Counter(number for _, number in turns[:last])
+    return tuple(
+        part.of(slice(before[number], until[number]))
+        for number, part in enumerate(parts)
+        if before[number] < until[number]
+    )
+
+
 def _remembered_bytes() -> int:
     return held_bytes([part for parts in _REMEMBERED.values() for part in parts])
 
 
 def _drawn(wanted: TaskRequest, device: torch.device, dtype: torch.dtype) -> tuple[PreparedTasks, ...]:
     family = _family(wanted.use, wanted.options)
-    batches = family.sample(wanted.split, wanted.n_tasks, torch_generator(wanted.seed, "tasks"))
+    with _users_code(wanted, "sample()"):
+        batches = family.sample(wanted.split, wanted.n_tasks, torch_generator(wanted.seed, "tasks"))
     if sum(batch.n_tasks for batch in batches) != wanted.n_tasks:
         raise TaskError(
             f"task family {wanted.use!r}: sample() gave {sum(b.n_tasks for b in batches)} tasks, "
@@ -122,8 +143,10 @@ def _drawn(wanted: TaskRequest, device: torch.device, dtype: torch.dtype) -> tup
         )
     prepared = []
     for number, batch in enumerate(batches):
-        params = batch.init_params(torch_generator(wanted.seed, "params", number))
-        indices = batch.index_stream(wanted.n_steps, torch_generator(wanted.seed, "batches", number))
+        with _users_code(wanted, "init_params()"):
+            params = batch.init_params(torch_generator(wanted.seed, "params", number))
+        with _users_code(wanted, "drawing minibatches"):
+            indices = batch.index_stream(wanted.n_steps, torch_generator(wanted.seed, "batches", number))
         if params.shape != (batch.n_tasks, batch.layout.size):
             raise TaskError(
                 f"task family {wanted.use!r}: init_params gave shape {tuple(params.shape)}, "
@@ -140,6 +163,19 @@ def _drawn(wanted: TaskRequest, device: torch.device, dtype: torch.dtype) -> tup
             )
         )
     return tuple(prepared)
+
+
+@contextmanager
+def _users_code(wanted: TaskRequest, what: str) -> Iterator[None]:
+    """Whatever the family's code raises inside becomes a TaskError; that memory ran out stays what it is."""
+    try:
+        yield
+    except (EvometaError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # user code may raise anything; the cause is named and chained
+        raise TaskError(
+            f"task family {wanted.use!r} ({wanted.split}): {what} raised {described(error)}"
+        ) from error
 
 
 def _family(use: str, options: str) -> TaskFamily:
