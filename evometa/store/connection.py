@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from evometa.errors import StoreError, unknown
-from evometa.store.paths import DATABASE, campaign_names
+from evometa.store.paths import DATABASE, campaign_names, refusal
 from evometa.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 _BUSY_SECONDS = 30.0
@@ -29,7 +29,7 @@ _REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check the permissions of the file and its directory",
     sqlite3.SQLITE_BUSY: "another program keeps it locked; close that program and try again",
     sqlite3.SQLITE_CORRUPT: "it is truncated or damaged ({error}); 'evometa doctor' tells what can be kept",
-    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; give another campaign or --storage",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; put a copy in its place, or give another --storage",
     sqlite3.SQLITE_CONSTRAINT: "the rows contradict what is stored ({error}); nothing was written",
 }
 
@@ -48,6 +48,20 @@ def errors_named(path: Path) -> Iterator[None]:
         raise StoreError(f"campaign {path.parent.name!r} ({path}): {what}") from error
 
 
+def make_directory(directory: Path) -> None:
+    """Make ``directory`` and those above it, such that a power cut does not take them away again.
+
+    Raises StoreError where that cannot be.
+    """
+    made = [one for one in (directory, *directory.parents) if not os.path.lexists(one)]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for one in made:
+            _sync_directory(one.parent)
+    except OSError as error:
+        raise refusal(f"cannot make the directory {directory}", error) from error
+
+
 def build(path: Path, config_json: str) -> None:
     """Make the database of a new campaign; it appears under ``path`` whole or not at all."""
     partial = path.with_name(path.name + ".partial")
@@ -61,7 +75,7 @@ def build(path: Path, config_json: str) -> None:
         partial.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}; choose another --storage") from error
+        raise refusal(f"cannot write {path}", error) from error
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -133,7 +147,10 @@ def _checked(path: Path, mode: str) -> sqlite3.Connection:
 def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
-        raise StoreError(f"{path} is not an evometa campaign but an empty or foreign SQLite database")
+        raise StoreError(
+            f"{path} is not an evometa campaign but an empty or foreign SQLite database; put a copy of the "
+            "campaign in its place, or give another --storage"
+        )
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise StoreError(
