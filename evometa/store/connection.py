@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from evometa.errors import StoreError, unknown
@@ -133,7 +133,38 @@ def require_campaign(path: Path) -> None:
         raise StoreError(f"{unknown('campaign', path.parent.name, campaign_names(root))} in {root}")
 
 
+def _require_own_log(path: Path) -> None:
+    """Raises StoreError where a log lies beside a database that was at rest: it is another's.
+
+    A killed driver leaves a log. SQLite would read it into whatever file is put in the place of the killed
+    one's, as a backup may be, and so mix the two.
+    """
+    log = path.with_name(path.name + "-wal")
+
+    def has_log() -> bool:
+        with suppress(OSError):
+            return log.stat().st_size > 0
+        return False
+
+    # Asked twice: a driver that is just ending removes its log before it marks the file as at rest.
+    if has_log() and _is_at_rest(path) and has_log():
+        raise StoreError(
+            f"campaign {path.parent.name!r}: {log} is of another file than {path}, which was put there while "
+            f"it lay around; if that was a backup, remove {log.name} and continue"
+        )
+
+
+def _is_at_rest(path: Path) -> bool:
+    """Whether the file says that it needs no log: SQLite's "file format write version" is 1."""
+    try:
+        with path.open("rb") as file:
+            return file.read(20)[18:19] == b"\x01"
+    except OSError:
+        return False  # what is the matter is told when it is opened
+
+
 def _checked(path: Path, mode: str) -> sqlite3.Connection:
+    _require_own_log(path)
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
