@@ -149,8 +149,8 @@ def _require_own_log(path: Path) -> None:
     # Asked twice: a driver that is just ending removes its log before it marks the file as at rest.
     if has_log() and _is_at_rest(path) and has_log():
         raise StoreError(
-            f"campaign {path.parent.name!r}: {log} is of another file than {path}, which was put there while "
-            f"it lay around; if that was a backup, remove {log.name} and continue"
+            f"campaign {path.parent.name!r}: {log} does not belong to the {path.name} beside it; if that is "
+            f"a backup that was put back, remove {log.name} and continue"
         )
 
 

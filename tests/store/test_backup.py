@@ -31,7 +31,7 @@ def test_a_backup_beside_the_log_of_a_killed_driver_is_not_mixed_with_it(
     left_by_a_killed_driver(path, killed.parent, driver)
     shutil.copy(backup, killed)
     for look in (content_digest, examine, CampaignStore.open):
-        with pytest.raises(StoreError, match=r"campaign\.db-wal is of another file .*remove campaign.db-wal"):
+        with pytest.raises(StoreError, match=r"campaign\.db-wal does not belong .*remove campaign\.db-wal"):
             look(killed)
     killed.with_name("campaign.db-wal").unlink()
     assert content_digest(killed) == content_digest(backup)
