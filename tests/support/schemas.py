@@ -9,7 +9,10 @@ from pathlib import Path
 from evometa.store.schema import SCHEMA_VERSION
 
 #: What takes a database of the version after the key back to that of the key.
-BACK = {1: "DROP TABLE journal;"}
+BACK = {
+    1: "DROP TABLE journal;",
+    2: "DROP INDEX genomes_by_updates; ALTER TABLE genomes DROP COLUMN updates;",
+}
 
 
 def downgrade(path: Path, version: int) -> None:
