@@ -10,7 +10,7 @@ SETUP_INPUTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help campaign benchmark test slow-test fuzz lint sdist clean
+.PHONY: help campaign benchmark test slow-test soak fuzz lint sdist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,13 +28,16 @@ benchmark: $(VENV)/installed-benchmark ## time inner training beside a naive loo
 	$(BIN)/python -m benchmarks
 
 # One thread for each of the two test processes: more only get in each other's way.
-test slow-test: export OMP_NUM_THREADS := 1
+test slow-test soak: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/installed-dev ## run the tests
 	$(BIN)/python -m pytest -n 2
 
 slow-test: $(VENV)/installed-dev ## run the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
+
+soak: $(VENV)/installed-dev ## kill campaigns hundreds of times; keep the outcome in docs/reliability.md
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m soak tests/soak --soak-report docs/reliability.md
 
 # Minutes for each kind of file, and the kinds.
 MINUTES ?= 5

@@ -2,8 +2,8 @@
 
 A campaign is run as a user runs it; whatever passes outside the executor's runs (variation, ranking, store,
 the figure drawn in the end) is not inner training. Nor are runs that hash updates to find equal genomes, nor
-is counting the operations of every new structure, which workers do inside the runs where an objective asks for
-it: it is timed once more afterwards, and a worker's share of that is added.
+is counting the operations of every new structure, which workers do inside the runs where an objective asks
+for it: it is timed once more afterwards, and a worker's share of that is added.
 So is a worker's share of the processor's time that the driver's own thread takes inside the runs, to hand
 units out and to unpack results.
 """

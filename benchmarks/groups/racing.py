@@ -1,7 +1,7 @@
 """What racing and the functional hash save, and what they cost in quality.
 
 The README's campaign is run with several seeds in each of several ways. Fronts are compared by the
-hypervolume of their final values, on fresh tasks, against the reference point of the plain campaign of the same seed.
+hypervolume of their final values, on fresh tasks, with the plain campaign's reference point of the same seed.
 """
 
 from __future__ import annotations

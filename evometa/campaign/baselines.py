@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from evometa.campaign.blame import on_which_tasks
 from evometa.campaign.events import Listener
 from evometa.campaign.ingredients import blamed_on
 from evometa.config import CampaignConfig, TaskSource
@@ -20,13 +21,20 @@ from evometa.execution import Executor, TuningUnit
 from evometa.genome.genome import Genome
 from evometa.inner.modes import Precision
 from evometa.inner.task_set import TaskRequest, request
-from evometa.objectives.baseline import TunedBaseline, baseline_from_json, baseline_to_json
+from evometa.objectives.baseline import (
+    TunedBaseline,
+    baseline_candidate,
+    baseline_from_json,
+    baseline_to_json,
+)
 from evometa.rng import derive_seed
 from evometa.rules.registry import RULES
 from evometa.tasks.registry import TASKS
 
 #: Seed of the tuning tasks. Not the campaign's: all campaigns on one family share the yardstick.
 _TUNING_SEED = derive_seed(0, "baseline tuning")
+#: Of a rule that is to show on which tasks it fails.
+_RATE = 1e-3
 
 
 def hand_designed() -> list[str]:
@@ -59,8 +67,9 @@ def tuned_baselines(
         with blamed_on(f"tasks.{number}"):
             for unit, result in zip(missing, executor.run(missing, listener.unit), strict=True):
                 if not isinstance(result.value, TunedBaseline):
+                    which = on_which_tasks(result, baseline_candidate(unit.rule, _RATE), wanted, executor)
                     raise TaskError(
-                        f"tasks {source.use!r} (meta_train) cannot be trained on: {result.message}"
+                        f"tasks {source.use!r} (meta_train) cannot be trained on: {result.message}{which}"
                     )
                 known[keys[unit]] = result.value
         found.append({unit.rule: known[keys[unit]] for unit in units})

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from evometa.campaign.lifetime import WeightBank, candidate_of
 from evometa.execution import Executor, Fingerprints, FingerprintUnit
 from evometa.genome.genome import Genome
-from evometa.inner.cohort import by_structure
-from evometa.inner.fingerprint import ingredients_hash, is_probed
+from evometa.inner.fingerprint import by_rule, ingredients_hash, is_probed
 
 
 def functional_hashes(
@@ -25,7 +24,7 @@ def functional_hashes(
     lengths = tuple(sorted(set(horizons)))
     units = [
         FingerprintUnit(tuple(probed[index] for index in group), lengths)
-        for group in by_structure(probed).values()
+        for group in by_rule(probed).values()
     ]
     for result in executor.run(units):
         if isinstance(result.value, Fingerprints):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evometa.campaign.blame import on_which_tasks
 from evometa.campaign.runs import NUMBERS, Runs
 from evometa.errors import TaskError
 from evometa.execution import EvaluationUnit, Executor, UnitResult
@@ -119,25 +120,34 @@ def evaluate_all(
         units = evaluation_units(candidates, common.wanted, executor, counted=counted)
         # Taken one by one as they come, while the workers train on.
         results = executor.run(units, take)
-        refuse_failures(results, f"tasks {common.wanted.use!r} ({common.wanted.split})", max_failed)
+
+        def which(failed: UnitResult, wanted: TaskRequest = common.wanted) -> str:
+            return on_which_tasks(failed, failed.unit.candidates[0], wanted, executor)
+
+        refuse_failures(results, f"tasks {common.wanted.use!r} ({common.wanted.split})", max_failed, which)
         seconds += sum(result.seconds for result in results)
     return {candidate.id: merged[candidate.id] for candidate in candidates}, seconds
 
 
-def refuse_failures(results: Sequence[UnitResult], what: str, max_failed: float) -> None:
+def refuse_failures(
+    results: Sequence[UnitResult], what: str, max_failed: float, which: Callable[[UnitResult], str]
+) -> None:
     """Raise TaskError where more than the share ``max_failed`` of all candidates failed on ``what``.
 
-    A run that diverged is no failure, and a few candidates say nothing about tasks.
+    A run that diverged is no failure, and a few candidates say nothing about tasks. ``which`` finds on which
+    of the tasks one of them failed, in words to be added.
     """
     n_candidates = sum(len(result.unit.candidates) for result in results)
     failed = [result for result in results if result.status != Status.COMPLETE]
     n_failed = sum(len(result.unit.candidates) for result in failed)
     if n_candidates < _FEWEST_TO_JUDGE or n_failed <= max_failed * n_candidates:
         return
-    (reason, n_times), *_ = Counter(f"{result.status}: {result.message}" for result in failed).most_common(1)
+    reasons = [f"{result.status}: {result.message}" for result in failed]
+    (reason, n_times), *_ = Counter(reasons).most_common(1)
     raise TaskError(
         f"{what}: {n_failed} of {n_candidates} genomes failed, more than execution.max_failed_fraction = "
-        f"{max_failed:g} allows; {n_times} of them with {reason!r}. Mend the cause and resume"
+        f"{max_failed:g} allows; {n_times} of them with {reason!r}{which(failed[reasons.index(reason)])}. "
+        "Mend the cause and resume"
     )
 
 
@@ -178,14 +188,16 @@ def evaluation_units(
 
 
 def _reference(common: CommonTasks, executor: Executor) -> RunSummary:
+    what = f"tasks {common.wanted.use!r} ({common.wanted.split})"
     result = executor.run([EvaluationUnit((common.reference,), common.wanted)])[0]
     if not isinstance(result.value, RunSummary):
+        which = on_which_tasks(result, common.reference, common.wanted, executor)
+        raise TaskError(f"{what} cannot be trained on: {result.message}{which}")
+    bad = np.flatnonzero(~np.isfinite(result.value.initial_losses[0]))
+    if bad.size:
         raise TaskError(
-            f"tasks {common.wanted.use!r} ({common.wanted.split}) cannot be trained on: {result.message}"
-        )
-    if not np.isfinite(result.value.initial_losses).all():
-        raise TaskError(
-            f"tasks {common.wanted.use!r} ({common.wanted.split}): the initial loss is not finite"
+            f"{what}: the initial loss is {result.value.initial_losses[0, bad[0]]} on {bad.size} of "
+            f"{common.wanted.n_tasks} tasks, such as {result.value.descriptions[bad[0]]}; make it finite"
         )
     return result.value
 

@@ -12,7 +12,7 @@ from evometa.campaign.baselines import hand_designed
 from evometa.campaign.events import Listener
 from evometa.campaign.ingredients import blamed_on
 from evometa.config import CampaignConfig, TaskSource
-from evometa.errors import EvometaError, TaskError
+from evometa.errors import TaskError
 from evometa.evolution.reproduction import Child, first_generation
 from evometa.evolution.search_space import SearchSpace
 from evometa.execution import Executor
@@ -91,12 +91,7 @@ def _choice(
     config: CampaignConfig, source: TaskSource, n_calls: int, executor: Executor, listener: Listener
 ) -> GradientChoice | None:
     """The choice for one source; None where there is nothing to choose."""
-    try:
-        samples = [_sample(config, source, split, executor) for split in ("meta_train", "meta_valid")]
-    except EvometaError:
-        raise
-    except Exception as error:  # user code may raise anything; the cause is named and chained
-        raise TaskError(f"tasks {source.use!r} cannot be drawn: {described(error)}") from error
+    samples = [_sample(config, source, split, executor) for split in ("meta_train", "meta_valid")]
     if not has_choice(samples):
         return None
 
@@ -105,7 +100,11 @@ def _choice(
         return time_compiled(samples[0])
 
     def eager_seconds() -> float:
-        return time_eager(samples[0])
+        try:
+            return time_eager(samples[0])
+        except Exception as error:  # user code may raise anything; the cause is named and chained
+            what = f"tasks {source.use!r} (meta_train) cannot be trained on"
+            raise TaskError(f"{what}: {described(error)}") from error
 
     mode = config.execution.compile
     return choose(source.use, mode, n_calls, executor.n_workers, eager_seconds, compiled_seconds)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from evometa.campaign.blame import on_which_tasks_of
 from evometa.campaign.fitness import refuse_failures
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
@@ -157,7 +158,12 @@ def refine(
     steps, seconds = 0, 0.0
     results = executor.run(units, take)
     names = ", ".join(repr(stream.use) for stream in streams)
-    refuse_failures(results, f"meta-training on tasks {names}", max_failed)
+    refuse_failures(
+        results,
+        f"meta-training on tasks {names}",
+        max_failed,
+        lambda failed: on_which_tasks_of(failed, streams, executor),
+    )
     for result in results:
         seconds += result.seconds
         if isinstance(result.value, Refinement):

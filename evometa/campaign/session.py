@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from evometa import native
+from evometa.campaign.bad_rows import refuse_bad_rows
 from evometa.campaign.budget import goes_on
 from evometa.campaign.events import Listener, Silent
 from evometa.campaign.fitness import CommonTasks, trial_runs
@@ -103,7 +104,8 @@ def is_finished(config: CampaignConfig, root: Path) -> bool:
 def check(config: CampaignConfig, executor: Executor) -> None:
     """Raise ConfigError unless all that ``config`` names is there and its tasks can be trained on.
 
-    One inner step of Adam is made on a task of every split of every source, and judged by every objective.
+    One inner step of Adam is made on a task of every split of every source, and judged by every objective;
+    data are looked through for values that are not finite.
     """
     objectives = Ingredients.of(config).objectives
     reference = baseline_candidate("adam", 1e-3)
@@ -114,6 +116,8 @@ def check(config: CampaignConfig, executor: Executor) -> None:
             build_family(source.use, source.options)
             wanted = [request(source.use, source.options, split, 1, 2, seed) for split in SPLITS]
             runs = Runs.joined(trial_runs(CommonTasks(one, reference), executor) for one in wanted)
+            for one in wanted:
+                refuse_bad_rows(one, executor.device)
         with blamed_on(f"objectives.use on tasks.{number} ({source.use})"):
             for objective in objectives:
                 objective.strict(runs.outcomes(cost))

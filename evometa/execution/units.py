@@ -82,7 +82,7 @@ class TuningUnit:
 
 @dataclass(frozen=True)
 class FingerprintUnit:
-    """Hash what ``candidates`` (equal structure, without weights) do in trainings of ``horizons`` steps."""
+    """Hash what ``candidates`` (without weights, of one rule) do in trainings of ``horizons`` steps."""
 
     candidates: tuple[Candidate, ...]
     horizons: tuple[int, ...]

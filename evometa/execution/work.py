@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from evometa.errors import TaskError
 from evometa.execution.units import Unit, Value
 from evometa.execution.workers import claim, die_with, settle_once
 from evometa.inner.deadline import OutOfTime, time_limit
@@ -124,7 +125,8 @@ def _status(error: Exception) -> Status:
         return Status.TIMEOUT
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return Status.OUT_OF_MEMORY
-    known = isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    # A task's own code may have asked for it: then a TaskError says what PyTorch said.
+    known = isinstance(error, RuntimeError | TaskError) and any(text in str(error) for text in _OUT_OF_MEMORY)
     return Status.OUT_OF_MEMORY if known else Status.ERROR
 
 

@@ -135,8 +135,12 @@ def save_genome(
     document["sha256"] = signature(document, tensors)
     data = _saved(tensors, {METADATA_KEY: _to_json(document, str(path))})
     partial = target.with_name(target.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(target)
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    except OSError:  # as on a full disk, where what is there of it is in the way
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def load_genome(path: Path) -> tuple[Genome, Tree, dict[str, object]]:

@@ -1,35 +1,35 @@
 """A functional hash: what says that two learners make the same updates, whatever their genes are called.
 
-Learners without weights are tried out on a few made-up gradients, in float64; equal updates give equal
-hashes, so momentum with a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero: evolving machine
-learning algorithms from scratch", compare programs in this way.)
+Learners without weights are tried out on a few made-up gradients, in float64; updates that float32 cannot
+tell apart give equal hashes, so momentum with a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero:
+evolving machine learning algorithms from scratch", compare programs in this way.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from evometa.inner.cohort import Candidate, Cohort
-from evometa.inner.unroll import UnrollState, advance, begin
+from evometa.inner.cohort import Candidate
 from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import StepContext
+from evometa.rules.learner import Learner, schedule_space
+from evometa.trees import Tree, tree_map
 
 #: Tensors of the made-up model: rules may work matrix by matrix.
 _LAYOUT = Layout.of({"weight": (3, 4), "bias": (4,), "scale": ()})
 _N_TASKS = 2
 #: Steps in a row at the start of training, where biases are corrected; then as many over the rest of it.
-_N_STEPS = 8
+_N_STEPS = 3
 #: Most steps at which the schedule is looked at by itself.
 _MOST_FACTORS = 4096
-#: Updates that agree in so many digits are equal; float32, in which models are trained, has fewer.
-_DIGITS = 9
 
 
 def is_probed(candidate: Candidate) -> bool:
@@ -47,61 +47,107 @@ def ingredients_hash(candidate: Candidate, weights: str | None) -> str:
     return _hash(json.dumps([learner.structure, learner.hyper, weights], sort_keys=True).encode())
 
 
+def by_rule(candidates: Sequence[Candidate]) -> dict[Hashable, list[int]]:
+    """Indices of candidates grouped by the structure of their rule, whatever their schedules."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, candidate in enumerate(candidates):
+        groups.setdefault((candidate.family, candidate.learner.parts[0]), []).append(index)
+    return groups
+
+
+@torch.no_grad()
 def updates_hashes(candidates: Sequence[Candidate], horizons: Sequence[int]) -> list[str]:
-    """The hash of what each of ``candidates``, of equal structure and to be probed, does in training.
+    """The hash of what each of ``candidates``, to be probed and of equal :func:`by_rule`, does in training.
 
     ``horizons`` are the lengths of training that it shall be equal for.
     """
-    cohort = Cohort.of(candidates, torch.device("cpu"), torch.float64)
-    seen = [part for horizon in horizons for part in (_updates(cohort, horizon), _factors(cohort, horizon))]
-    rows = np.concatenate([part.reshape(len(candidates), -1) for part in seen], axis=1)
+    learners = [candidate.learner for candidate in candidates]
+    seen = [part for horizon in horizons for part in _seen(learners, horizon)]
+    rows = torch.cat([part.reshape(len(candidates), -1) for part in seen], dim=1).numpy()
     return [_hash(row.tobytes()) for row in _rounded(rows)]
 
 
-@torch.no_grad()
-def _updates(cohort: Cohort, horizon: int) -> npt.NDArray[np.float64]:
-    """The made-up model's params after each step ``(P, …)``."""
-    generator = torch_generator(0, "fingerprint")
+def _seen(learners: Sequence[Learner], horizon: int) -> tuple[Tensor, Tensor]:
+    """The made-up model's params after each step, and the course of the schedule's factor, each ``(P, …)``.
+
+    The course, because between two of the steps it may drop; relative to its largest, since the params tell
+    how large it is together with the rule's rate.
+    """
     early = range(min(_N_STEPS, horizon))
-    late = torch.linspace(0, horizon - 1, _N_STEPS + 2, dtype=torch.float64).long().tolist()
-    steps = [*early, *(step for step in late if step >= _N_STEPS)]
+    late = range(horizon - 1, _N_STEPS - 1, -max(1, horizon // _N_STEPS))
+    steps = torch.tensor([*early, *reversed(late)], dtype=torch.float64)
+    looks = torch.linspace(0, horizon - 1, min(horizon, _MOST_FACTORS), dtype=torch.float64).round()
+    factors = _factors(learners, torch.cat([steps, looks]), horizon)
+    course = factors[:, len(steps) :]
+    course = course / course.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
+    return _updates(learners, steps, factors, horizon), course
+
+
+def _updates(learners: Sequence[Learner], steps: Tensor, factors: Tensor, horizon: int) -> Tensor:
+    """The params after each of ``steps`` ``(P, K, T, N)``, on which the schedules give ``factors``."""
+    rule, generator = learners[0].rule, torch_generator(0, "fingerprint")
     shape = (len(steps), _N_TASKS, _LAYOUT.size)
-    params = torch.randn(shape[1:], generator=generator, dtype=torch.float64)
+    start = torch.randn(shape[1:], generator=generator, dtype=torch.float64)
     exponents = torch.empty(shape, dtype=torch.float64).uniform_(-3.0, 1.0, generator=generator)
     gradients = torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0**exponents
     losses = torch.rand(shape[:2], generator=generator, dtype=torch.float64)
-    carry, passed = begin(cohort, _LAYOUT, params), []
-    for step, gradient, loss in zip(steps, gradients, losses, strict=True):
-        here = UnrollState(carry.params, carry.state, step)
-        each = loss.expand(cohort.n_candidates, -1), gradient.expand(cohort.n_candidates, -1, -1)
-        carry = advance(cohort, _LAYOUT, here, *each, horizon)
-        passed.append(carry.params)
-    return torch.stack(passed, dim=1).numpy()
 
+    def spread(value: Tensor) -> Tensor:
+        return value.expand(len(learners), *value.shape)
 
-@torch.no_grad()
-def _factors(cohort: Cohort, horizon: int) -> npt.NDArray[np.float64]:
-    """The course of the schedule's factor ``(P, …)``: between two of the steps above it may drop.
-
-    Relative to its largest, since the updates above tell how large it is together with the rule's rate.
-    """
-    n_looks = min(horizon, _MOST_FACTORS)
-    count = torch.linspace(0, horizon - 1, n_looks, dtype=torch.float64).round().unsqueeze(1)
+    own = [name for name in learners[0].hyper if name not in schedule_space()]
+    hyper = _stacked(learners, own)
+    params, state, passed = spread(start), tree_map(spread, rule.init_state({}, start, _LAYOUT)), []
     planned = torch.full((), float(horizon), dtype=torch.float64)
-    context = StepContext(_LAYOUT, count, planned, None)
-    factor, _ = cohort.learner.schedule.factor({}, cohort.hyper, {}, context)
-    course = factor.expand(n_looks, cohort.n_candidates).T
-    return (course / course.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)).numpy()
+    for k, (step, gradient, loss) in enumerate(zip(steps, gradients, losses, strict=True)):
+        context = StepContext(_LAYOUT, step, planned, loss)
+
+        def update(
+            hyper: Tree,
+            state: Tree,
+            params: Tensor,
+            factor: Tensor,
+            gradient: Tensor = gradient,
+            context: StepContext = context,
+        ) -> tuple[Tensor, Tree]:
+            change, after = rule.update({}, hyper, state, gradient, params, context)
+            return params + factor * change, after
+
+        params, state = torch.vmap(update)(hyper, state, params, factors[:, k])
+        passed.append(params)
+    return torch.stack(passed, dim=1)
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """``values`` to so many significant digits; one NaN is as good as another, and -0.0 is 0."""
-    finite = np.isfinite(values) & (values != 0)
-    magnitude = np.zeros_like(values)
-    magnitude[finite] = np.floor(np.log10(np.abs(values[finite])))
-    scale = 10.0 ** (_DIGITS - 1 - np.maximum(magnitude, -290))  # the tiniest keep fewer digits
-    rounded = np.where(finite, np.round(values * scale) / scale, values)
-    return np.where(np.isnan(values), np.nan, rounded + 0.0)
+def _factors(learners: Sequence[Learner], steps: Tensor, horizon: int) -> Tensor:
+    """What each schedule multiplies the step by at ``steps`` ``(P, K)``."""
+    planned = torch.full((), float(horizon), dtype=torch.float64)
+    context = StepContext(_LAYOUT, steps.unsqueeze(1), planned, None)
+    groups: dict[Hashable, list[int]] = {}
+    for index, learner in enumerate(learners):
+        groups.setdefault(learner.parts[1], []).append(index)
+    found = torch.empty((len(learners), len(steps)), dtype=torch.float64)
+    for members in groups.values():
+        some = [learners[index] for index in members]
+        hyper = _stacked(some, [name for name in some[0].hyper if name in schedule_space()])
+        factor, _ = some[0].schedule.factor({}, hyper, {}, context)
+        found[members] = factor.expand(len(steps), len(members)).T
+    return found
+
+
+def _stacked(learners: Sequence[Learner], names: Sequence[str]) -> Tree:
+    """Continuous genes ``(P,)``."""
+    return {
+        name: torch.tensor([learner.hyper[name] for learner in learners], dtype=torch.float64)
+        for name in names
+    }
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """``values`` in float32, in which models are trained; one NaN is as good as another, and -0.0 is 0."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32) + np.float32(0)
+    rounded[np.isnan(rounded)] = np.nan
+    return rounded
 
 
 def _hash(data: bytes) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
@@ -16,11 +17,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from evometa.errors import TaskError
+from evometa.errors import EvometaError, TaskError
 from evometa.inner.compiled_gradient import with_compiled_gradient
 from evometa.rng import torch_generator
 from evometa.tasks import TASKS, TaskFamily, build_family
 from evometa.tasks.base import Split, TaskBatch, send
+from evometa.tasks.options import described
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def _remembered_bytes() -> int:
 
 def _drawn(wanted: TaskRequest, device: torch.device, dtype: torch.dtype) -> tuple[PreparedTasks, ...]:
     family = _family(wanted.use, wanted.options)
-    batches = family.sample(wanted.split, wanted.n_tasks, torch_generator(wanted.seed, "tasks"))
+    with _users_code(wanted, "sample()"):
+        batches = family.sample(wanted.split, wanted.n_tasks, torch_generator(wanted.seed, "tasks"))
     if sum(batch.n_tasks for batch in batches) != wanted.n_tasks:
         raise TaskError(
             f"task family {wanted.use!r}: sample() gave {sum(b.n_tasks for b in batches)} tasks, "
@@ -140,8 +143,10 @@ def _drawn(wanted: TaskRequest, device: torch.device, dtype: torch.dtype) -> tup
         )
     prepared = []
     for number, batch in enumerate(batches):
-        params = batch.init_params(torch_generator(wanted.seed, "params", number))
-        indices = batch.index_stream(wanted.n_steps, torch_generator(wanted.seed, "batches", number))
+        with _users_code(wanted, "init_params()"):
+            params = batch.init_params(torch_generator(wanted.seed, "params", number))
+        with _users_code(wanted, "drawing minibatches"):
+            indices = batch.index_stream(wanted.n_steps, torch_generator(wanted.seed, "batches", number))
         if params.shape != (batch.n_tasks, batch.layout.size):
             raise TaskError(
                 f"task family {wanted.use!r}: init_params gave shape {tuple(params.shape)}, "
@@ -158,6 +163,19 @@ def _drawn(wanted: TaskRequest, device: torch.device, dtype: torch.dtype) -> tup
             )
         )
     return tuple(prepared)
+
+
+@contextmanager
+def _users_code(wanted: TaskRequest, what: str) -> Iterator[None]:
+    """Whatever the family's code raises inside becomes a TaskError; that memory ran out stays what it is."""
+    try:
+        yield
+    except (EvometaError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # user code may raise anything; the cause is named and chained
+        raise TaskError(
+            f"task family {wanted.use!r} ({wanted.split}): {what} raised {described(error)}"
+        ) from error
 
 
 def _family(use: str, options: str) -> TaskFamily:

@@ -222,11 +222,13 @@ def valid_losses(tasks: TaskBatch, params: Tensor) -> Tensor:
 
 def _record(tasks: TaskBatch, history: Tensor, valid_losses: Tensor) -> UnrollRecord:
     losses = history.permute(1, 2, 0).double().cpu().numpy()
-    finite = np.isfinite(losses).all(axis=-1)
+    lost = np.logical_or.accumulate(~np.isfinite(losses), axis=-1)
+    # What came after depends on whether others trained on, and might even be finite again.
+    losses[..., 1:][lost[..., :-1]] = np.nan
     return UnrollRecord(
         losses=losses,
-        valid_losses=valid_losses.double().cpu().numpy(),
-        status=np.where(finite, Status.COMPLETE.value, Status.DIVERGED.value),
+        valid_losses=np.where(lost[..., -1], np.nan, valid_losses.double().cpu().numpy()),
+        status=np.where(lost[..., -1], Status.DIVERGED.value, Status.COMPLETE.value),
         final_window=tasks.final_window,
         noise_floor=tasks.noise_floor,
         descriptions=(tasks.description,) * tasks.n_tasks,

@@ -66,17 +66,22 @@ def draw_episode(
     stream: TaskStream, number: int, genes: Genes, device: torch.device, dtype: torch.dtype
 ) -> Episode:
     """Episode ``number``: its horizon, tasks, initial parameters, minibatches and augmentations."""
-    seed = derive_seed(stream.seed, "episode", number)
-    horizon = _horizon(stream.horizon, genes, seed)
-    length = min(whole(genes, "meta.unroll_length"), horizon)
-    wanted = TaskRequest(
-        stream.use, stream.options, "meta_train", stream.n_tasks, length + 1, seed, stream.compiled
-    )
+    wanted = episode_request(stream, number, genes)
+    seed, length = wanted.seed, wanted.n_steps - 1
     parts = tuple(
         augment(prepared, genes, derive_seed(seed, "augmentation", index))
         for index, prepared in enumerate(prepare(wanted, device, dtype))
     )
-    return Episode(parts, length, horizon, seed)
+    return Episode(parts, length, _horizon(stream.horizon, genes, seed), seed)
+
+
+def episode_request(stream: TaskStream, number: int, genes: Genes) -> TaskRequest:
+    """The tasks of episode ``number``, with one minibatch more than it has steps."""
+    seed = derive_seed(stream.seed, "episode", number)
+    length = min(whole(genes, "meta.unroll_length"), _horizon(stream.horizon, genes, seed))
+    return TaskRequest(
+        stream.use, stream.options, "meta_train", stream.n_tasks, length + 1, seed, stream.compiled
+    )
 
 
 def _horizon(longest: int, genes: Genes, seed: int) -> int:

@@ -40,5 +40,6 @@ def slope(losses: Tensor, kind: str, n_tasks: int) -> Tensor:
 def _over_steps_and_tasks(values: Sequence[Tensor], losses: Sequence[Tensor]) -> Tensor:
     n_tasks = sum(one.shape[2] for one in losses)
     shares = [one.shape[2] / n_tasks for one in losses]
-    terms = [share * value.mean(dim=0) for share, value in zip(shares, values, strict=True)]
+    # Each candidate's steps side by side: sums over the first axis are made in an order that depends on P.
+    terms = [share * value.T.contiguous().mean(dim=1) for share, value in zip(shares, values, strict=True)]
     return sum(terms[1:], start=terms[0])

@@ -70,7 +70,9 @@ class PerturbedSession(Session):
         judged, seen = self._train(flat, epsilon, segment)
         difference = judged[:, : self._n_pairs] - judged[:, self._n_pairs : 2 * self._n_pairs]
         directions = self._directions(epsilon, fresh=segment.start == 0)
-        grads = difference @ directions / (2 * self._n_pairs * self._sigma.unsqueeze(-1))
+        # One product a candidate: that of all would round by how many there are.
+        sums = torch.stack([own @ directions for own in difference])
+        grads = sums / (2 * self._n_pairs * self._sigma.unsqueeze(-1))
         n_inner_steps = segment.n_steps * segment.episode.n_tasks * self._n_particles
         return MetaGradient(self._layout.views(grads), seen.mean(dim=1), n_inner_steps)
 

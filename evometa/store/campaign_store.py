@@ -19,6 +19,7 @@ from evometa.store.connection import (
     connect_reader,
     connect_writer,
     errors_named,
+    make_directory,
     require_campaign,
 )
 from evometa.store.lock import DriverLock
@@ -45,12 +46,7 @@ class CampaignStore(Queries):
 
         Raises StoreError when ``path`` exists, when another driver holds it, or when the disk refuses.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"cannot make the directory {path.parent}: {error.strerror}; choose another --storage"
-            ) from error
+        make_directory(path.parent)
         lock = DriverLock(path.with_name(LOCK))
         try:
             if path.exists():

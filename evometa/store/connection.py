@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from evometa.errors import StoreError, quoted, unknown
-from evometa.store.paths import DATABASE, campaign_names
+from evometa.store.paths import DATABASE, campaign_names, refusal
 from evometa.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 _BUSY_SECONDS = 30.0
@@ -37,7 +37,7 @@ _REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check the permissions of the file and its directory",
     sqlite3.SQLITE_BUSY: "another program keeps it locked; close that program and try again",
     sqlite3.SQLITE_CORRUPT: "it is truncated or damaged ({error}); 'evometa doctor' tells what can be kept",
-    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; give another campaign or --storage",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; put a copy in its place, or give another --storage",
     sqlite3.SQLITE_CONSTRAINT: "the rows contradict what is stored ({error}); nothing was written",
 }
 
@@ -56,6 +56,20 @@ def errors_named(path: Path) -> Iterator[None]:
         raise StoreError(f"campaign {path.parent.name!r} ({path}): {what}") from error
 
 
+def make_directory(directory: Path) -> None:
+    """Make ``directory`` and those above it, such that a power cut does not take them away again.
+
+    Raises StoreError where that cannot be.
+    """
+    made = [one for one in (directory, *directory.parents) if not os.path.lexists(one)]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for one in made:
+            _sync_directory(one.parent)
+    except OSError as error:
+        raise refusal(f"cannot make the directory {directory}", error) from error
+
+
 def build(path: Path, config_json: str) -> None:
     """Make the database of a new campaign; it appears under ``path`` whole or not at all."""
     partial = path.with_name(path.name + ".partial")
@@ -69,7 +83,7 @@ def build(path: Path, config_json: str) -> None:
         partial.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}; choose another --storage") from error
+        raise refusal(f"cannot write {path}", error) from error
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -127,7 +141,38 @@ def require_campaign(path: Path) -> None:
         raise StoreError(f"{unknown('campaign', path.parent.name, campaign_names(root))} in {root}")
 
 
+def _require_own_log(path: Path) -> None:
+    """Raises StoreError where a log lies beside a database that was at rest: it is another's.
+
+    A killed driver leaves a log. SQLite would read it into whatever file is put in the place of the killed
+    one's, as a backup may be, and so mix the two.
+    """
+    log = path.with_name(path.name + "-wal")
+
+    def has_log() -> bool:
+        with suppress(OSError):
+            return log.stat().st_size > 0
+        return False
+
+    # Asked twice: a driver that is just ending removes its log before it marks the file as at rest.
+    if has_log() and _is_at_rest(path) and has_log():
+        raise StoreError(
+            f"campaign {path.parent.name!r}: {log} does not belong to the {path.name} beside it; if that is "
+            f"a backup that was put back, remove {log.name} and continue"
+        )
+
+
+def _is_at_rest(path: Path) -> bool:
+    """Whether the file says that it needs no log: SQLite's "file format write version" is 1."""
+    try:
+        with path.open("rb") as file:
+            return file.read(20)[18:19] == b"\x01"
+    except OSError:
+        return False  # what is the matter is told when it is opened
+
+
 def _checked(path: Path, mode: str) -> sqlite3.Connection:
+    _require_own_log(path)
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
@@ -145,7 +190,10 @@ def _checked(path: Path, mode: str) -> sqlite3.Connection:
 def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
-        raise StoreError(f"{path} is not an evometa campaign but an empty or foreign SQLite database")
+        raise StoreError(
+            f"{path} is not an evometa campaign but an empty or foreign SQLite database; put a copy of the "
+            "campaign in its place, or give another --storage"
+        )
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise StoreError(

@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 
 from evometa.errors import StoreError
+from evometa.store.paths import refusal
 
 #: how long to try: a reader that asks whether the lock is held holds it for a moment itself
 _PATIENCE_SECONDS = 0.25
@@ -33,9 +34,7 @@ class DriverLock:
             self._file.truncate(0)
             self._file.write(f"{os.getpid()} {socket.gethostname()}".encode())
         except OSError as error:
-            raise StoreError(
-                f"cannot lock {path}: {error.strerror}; choose another directory with --storage"
-            ) from error
+            raise refusal(f"cannot lock {path}", error) from error
         _HELD.add(self)
 
     def release(self) -> None:

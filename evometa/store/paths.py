@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -38,6 +39,13 @@ def expanded(path: Path) -> Path:
         raise StoreError(
             f"{path}: there is no home directory for {path.parts[0]!r}; write the path in full"
         ) from error
+
+
+def refusal(what: str, error: OSError) -> StoreError:
+    """The error to raise where the disk refuses ``what``, as in "cannot lock FILE": why, and what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free space there, or choose another --storage" if full else "choose another --storage"
+    return StoreError(f"{what}: {error.strerror}; {remedy}")
 
 
 def campaign_path(root: Path, name: str) -> Path:

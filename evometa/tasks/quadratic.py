@@ -72,9 +72,11 @@ def quadratic_loss(params: Tensor, batch: Batch) -> Tensor:
 
 
 def quadratic_loss_and_grad(params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Losses (P, T) and gradients 2 Wᵀ(Wx − y) (P, T, N) at ``params`` (P, T, N)."""
+    """Losses (P, T) and gradients 2 Wᵀ(Wx − y) (P, T, N) at ``params`` (P, T, N).
+
+    Each run's sums are its own: a matrix product of all candidates would round by how many there are.
+    """
     weight, target = batch["W"], batch["y"]
-    points = params.permute(1, 2, 0)  # candidates as columns: W is read once per task, not once per candidate
-    residual = torch.baddbmm(target.unsqueeze(-1), weight, points, beta=-1)
-    grads = 2 * torch.bmm(weight.mT, residual)
-    return residual.square().sum(1).mT, grads.permute(2, 0, 1)
+    residual = (weight * params.unsqueeze(-2)).sum(-1) - target
+    grads = 2 * (weight * residual.unsqueeze(-1)).sum(-2)
+    return residual.square().sum(-1), grads

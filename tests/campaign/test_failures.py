@@ -27,17 +27,21 @@ def result(n: int, status: Status, message: str = "") -> UnitResult:
 
 
 def test_tasks_that_most_candidates_fail_on_are_refused_with_the_most_frequent_reason() -> None:
+    def which(failed: UnitResult) -> str:
+        assert failed.message == "ValueError: away"
+        return ", on task 2 of 4"
+
     few = [result(3, Status.COMPLETE), result(1, Status.TIMEOUT), result(2, Status.OUT_OF_MEMORY)]
-    refuse_failures(few, "tasks 'q'", 0.5)
-    refuse_failures([result(3, Status.ERROR)], "tasks 'q'", 0.5)  # too few to judge by
+    refuse_failures(few, "tasks 'q'", 0.5, which)
+    refuse_failures([result(3, Status.ERROR)], "tasks 'q'", 0.5, which)  # too few to judge by
     many = [*few, *[result(1, Status.ERROR, "ValueError: away")] * 3]
     with pytest.raises(TaskError) as refused:
-        refuse_failures(many, "tasks 'q'", 0.5)
+        refuse_failures(many, "tasks 'q'", 0.5, which)
     assert str(refused.value) == (
         "tasks 'q': 6 of 9 genomes failed, more than execution.max_failed_fraction = 0.5 allows; "
-        "3 of them with 'error: ValueError: away'. Mend the cause and resume"
+        "3 of them with 'error: ValueError: away', on task 2 of 4. Mend the cause and resume"
     )
-    refuse_failures(many, "tasks 'q'", 0.7)
+    refuse_failures(many, "tasks 'q'", 0.7, which)
 
 
 FRAIL = '''

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import MAIN, children
+from processes import MAIN, workers_of
 
 from evometa.store import content_digest
 
@@ -23,16 +23,6 @@ def experiment(small, tmp_path: Path) -> Path:
     text = path.read_text().replace("horizon = 10", "horizon = 400").replace("n_tasks = 3", "n_tasks = 24")
     path.write_text(text + '[execution]\ndevice = "cpu"\nworkers = 2\n')
     return path
-
-
-def workers_of(driver: int) -> list[int]:
-    """loky's workers among the processes that ``driver`` has started."""
-    found = []
-    for child in children(driver):
-        with suppress(OSError):
-            if b"popen_loky" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
-    return found
 
 
 def run(experiment: Path, root: Path, n_kills: int = 0, seed: int = 0) -> tuple[dict[str, str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -175,6 +176,19 @@ def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path) -> None:
             save_genome(path, Genome("000-002", "adam", {"lr": bad}), {})
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_save_that_the_disk_refuses_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, _: bytes) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_genome(tmp_path / "genome.safetensors", Genome("000-001", "adam", {"lr": 0.1}), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

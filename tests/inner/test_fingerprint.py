@@ -81,11 +81,14 @@ def test_rules_with_their_usual_genes_are_all_different() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(PLAIN), st.sampled_from(FORMULAS), st.integers(0, 2**32))
-def test_it_does_not_depend_on_who_is_hashed_together(family: str, schedule: str, seed: int) -> None:
+@given(
+    st.sampled_from(PLAIN), st.lists(st.sampled_from(FORMULAS), min_size=3, max_size=3), st.integers(0, 2**32)
+)
+def test_it_does_not_depend_on_who_is_hashed_together(family: str, schedules: list[str], seed: int) -> None:
     space = learner_space(RULES[family])
     draws = [space.sample(numpy_generator(seed, "draw", number)) for number in range(3)]
-    group = [candidate(family, {**genes, "schedule": schedule}) for genes in draws]
+    genes = [{**own, "schedule": schedule} for own, schedule in zip(draws, schedules, strict=True)]
+    group = [candidate(family, own) for own in genes]
     alone = [updates_hashes([one], HORIZONS)[0] for one in group]
     assert updates_hashes(group, HORIZONS) == alone
     assert updates_hashes(group[::-1], HORIZONS) == alone[::-1]

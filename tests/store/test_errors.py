@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -125,6 +126,17 @@ def test_a_storage_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"cannot make the directory .*: Not a directory; choose another"):
         CampaignStore.create(tmp_path / "file" / "x" / "campaign.db", config_json="{}")
+
+
+def test_a_full_disk_wants_space_and_not_only_another_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(StoreError, match="No space left on device; free space there, or choose another"):
+        CampaignStore.create(tmp_path / "runs" / "x" / "campaign.db", config_json="{}")
 
 
 def test_leftovers_of_a_creation_that_was_killed_are_no_campaign(path: Path, driver: ModuleType) -> None:

@@ -8,28 +8,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from schemas import BACK, downgrade
 
 from evometa.store import CampaignStore, JournalEntry, content_digest
 from evometa.store.examination import examine
 from evometa.store.repair import repair
 from evometa.store.schema import MIGRATIONS, SCHEMA_VERSION
 
-#: What takes a database of the version after the key back to that of the key.
-BACK = {
-    1: "DROP TABLE journal;",
-    2: "DROP INDEX genomes_by_updates; ALTER TABLE genomes DROP COLUMN updates;",
-}
 N = 3
-
-
-def downgrade(path: Path, version: int) -> None:
-    """Make the file what an evometa of that schema would have written."""
-    with closing(sqlite3.connect(path)) as connection:
-        for older in range(SCHEMA_VERSION - 1, version - 1, -1):
-            connection.executescript(BACK[older])
-        connection.execute(f"PRAGMA user_version = {version}")
-        connection.commit()
-        connection.execute("VACUUM")  # or what was dropped would leave its pages in the middle
 
 
 def layout(path: Path) -> dict[str, list[tuple[object, ...]]]:

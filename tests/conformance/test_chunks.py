@@ -1,0 +1,136 @@
+"""What a candidate gets does not depend on the chunk it is in, to the last bit wherever a kernel serves it.
+
+PyTorch alone rounds matrix products by their shapes, and so by how many candidates there are.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+from evometa import native
+from evometa.genome.genes import Value
+from evometa.inner.cohort import Candidate
+from evometa.inner.evaluate import evaluate
+from evometa.inner.record import Status, UnrollRecord
+from evometa.inner.task_set import TaskRequest, request
+from evometa.meta import ESTIMATORS, Refinement, TaskStream, meta_genes, refine
+from evometa.rng import numpy_generator, torch_generator
+from evometa.rules import RULES, Learner
+from evometa.rules.learner import learner_space
+
+CPU = torch.device("cpu")
+N_CANDIDATES = 5
+#: One has no data; the other has two architectures and minibatches.
+TASKS = {
+    "quadratic": request("quadratic", {"dim": 10}, "meta_train", 4, 21, seed=3),
+    "digits": request("digits", {"batch_size": 16}, "meta_train", 4, 11, seed=3),
+}
+STREAMS = {
+    "quadratic": TaskStream("quadratic", '{"dim": 10}', n_tasks=4, horizon=7, seed=11),
+    "digits": TaskStream(
+        "digits", '{"tasks_per_architecture": 1, "batch_size": 4}', n_tasks=2, horizon=6, seed=1
+    ),
+}
+on_each_family_of_tasks = pytest.mark.parametrize("tasks", TASKS)
+
+
+def candidates(family: str, draw: str | int, **others: Value) -> list[Candidate]:
+    """Of one structure, with other weights and learning rates."""
+    space = learner_space(RULES[family])
+    genes = space.complete({}) if draw == "default" else space.sample(numpy_generator(0, family, draw))
+    meta = {name: value for name, value in others.items() if name.startswith("meta.")}
+    own = {name: value for name, value in others.items() if name not in meta}
+    genes = space.complete({**genes, "schedule": "constant", **own})
+    found = []
+    for number in range(N_CANDIDATES):
+        own = dict(genes)
+        if "lr" in own:
+            own["lr"] = min(float(own["lr"]) * 3.0**number, float(space["lr"].high))  # type: ignore[arg-type, attr-defined]
+        weights = Learner.of(family, own).init_weights(torch_generator(number, family))
+        found.append(Candidate(str(number), family, {**own, **meta}, weights))
+    return found
+
+
+def in_chunks(members: list[Candidate], size: int) -> list[list[Candidate]]:
+    return [members[start : start + size] for start in range(0, len(members), size)]
+
+
+def numbers(records: list[UnrollRecord]) -> np.ndarray:
+    """Losses and held-out losses of all candidates."""
+    each = [np.concatenate([record.losses, record.valid_losses[..., None]], axis=-1) for record in records]
+    return np.concatenate(each)
+
+
+def trained_in_chunks(members: list[Candidate], wanted: TaskRequest) -> list[np.ndarray]:
+    """By chunks of 1, 2, 3 and all candidates."""
+    return [
+        numbers([evaluate(chunk, wanted, CPU) for chunk in in_chunks(members, size)])
+        for size in (1, 2, 3, N_CANDIDATES)
+    ]
+
+
+@on_each_family_of_tasks
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "torch"])
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        (name, draw)
+        for name, family in RULES
+        for draw in (("default", 0, 1) if family.learned else ("default",))
+    ],
+)
+def test_a_training_is_the_same_in_every_chunk(name: str, draw: str | int, kernels: bool, tasks: str) -> None:
+    members = candidates(name, draw)
+    with nullcontext() if kernels else native.disabled():
+        probe = torch.zeros((1, 1, 1))
+        exact = members[0].learner.rule.has_kernel(probe, probe) or not RULES[name].learned
+        *parts, whole = trained_in_chunks(members, TASKS[tasks])
+    for found in parts:
+        if exact:
+            np.testing.assert_array_equal(found, whole)
+        else:
+            np.testing.assert_allclose(found, whole, rtol=1e-4)
+
+
+def test_a_candidate_that_diverges_is_recorded_alike_with_and_without_others() -> None:
+    """Alone it ends early, beside others it goes on, and its loss may be finite again."""
+    members = candidates("sgd", "default", lr=5e-3, schedule="cosine")
+    wanted = request("quadratic", {"dim": 10}, "meta_train", 1, 65, seed=3)
+    together = evaluate(members, wanted, CPU)
+    assert set(together.status[:, 0]) == {Status.COMPLETE.value, Status.DIVERGED.value}
+    for number, member in enumerate(members):
+        alone = evaluate([member], wanted, CPU)
+        np.testing.assert_array_equal(alone.losses[0], together.losses[number])
+        np.testing.assert_array_equal(alone.valid_losses[0], together.valid_losses[number])
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("rule", ["mlp", "recurrent"])
+@pytest.mark.parametrize("estimator", ESTIMATORS.names())
+def test_meta_training_is_the_same_in_every_chunk(estimator: str, rule: str, stream: str) -> None:
+    """First order; a second order is PyTorch's alone."""
+    own: dict[str, Value] = (
+        {"meta.second_order": False}
+        if "meta.second_order" in dict(ESTIMATORS[estimator].space.complete({}))
+        else {}
+    )
+    meta = meta_genes(
+        {"meta.estimator": estimator, "meta.steps": 3, "meta.unroll_length": 10, "meta.truncation": 5, **own}
+    )
+    members = candidates(rule, "default", hidden=4, layers=1, **meta)
+    probe = torch.zeros((1, 1, 1))
+    if not members[0].learner.rule.has_kernel(probe, probe):
+        pytest.skip("there is no kernel on this machine")
+
+    def refined(size: int) -> list[Refinement]:
+        return [refine(chunk, [STREAMS[stream]], CPU) for chunk in in_chunks(members, size)]
+
+    (whole,) = refined(N_CANDIDATES)
+    for size in (1, 2, 3):
+        parts = [weights for part in refined(size) for weights in part.weights]
+        for found, expected in zip(parts, whole.weights, strict=True):
+            assert all(torch.equal(found[key], value) for key, value in expected.items()), size
