@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import machine, report, tables
-from benchmarks.groups import campaign, jax_plans, memory, mixed, scaling, throughput
+from benchmarks.groups import campaign, jax_plans, memory, mixed, scaling, threads, throughput
 from benchmarks.reach import figures
 from benchmarks.roofline.team import roofline
 from benchmarks.rounds import Progress
@@ -37,7 +37,7 @@ class Device(StrEnum):
 
 
 class Group(StrEnum):
-    """What can be measured by itself; ``jax-plans`` only when asked for."""
+    """What can be measured by itself; ``threads`` and ``jax-plans`` only when asked for."""
 
     FORWARD = "forward"
     BPTT = "bptt"
@@ -46,14 +46,16 @@ class Group(StrEnum):
     SCALING = "scaling"
     MEMORY = "memory"
     CAMPAIGN = "campaign"
+    THREADS = "threads"
     JAX_PLANS = "jax-plans"
 
 
 #: What ``--rule`` takes.
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
-#: Groups about the memory of processes, and plans of JAX's programs that were made for a CPU.
-_ON_CPU_ALONE = (Group.MEMORY, Group.JAX_PLANS)
+#: Groups about the memory of processes, threads, and plans of JAX's programs that were made for a CPU.
+_ON_CPU_ALONE = (Group.MEMORY, Group.THREADS, Group.JAX_PLANS)
+_WHEN_ASKED = (Group.THREADS, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -61,7 +63,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
     only: Annotated[
         list[Group] | None,
-        typer.Option(help="Measure this group only; may be repeated.  [default: all but jax-plans]"),
+        typer.Option(help="Measure this group only; may be repeated.  [default: all but threads, jax-plans]"),
     ] = None,
     rule: Annotated[
         list[Rule] | None,
@@ -83,7 +85,7 @@ def main(
         _refuse(not torch.cuda.is_available(), "torch finds no CUDA GPU; use --device cpu")
     unfit = [group.value for group in only or [] if on_gpu and group in _ON_CPU_ALONE]
     _refuse(bool(unfit), f"{', '.join(unfit)}: measured on a CPU alone; use --device cpu")
-    everything = [g for g in Group if g != Group.JAX_PLANS and not (on_gpu and g in _ON_CPU_ALONE)]
+    everything = [g for g in Group if g not in _WHEN_ASKED and not (on_gpu and g in _ON_CPU_ALONE)]
     chosen = list(dict.fromkeys(only or everything))
     found = machine.describe() | ({"gpu": machine.gpu()} if on_gpu else {})
     for line in report.machine_lines(found):
@@ -144,6 +146,10 @@ def _measured(
             found = tables.show_memory(console, memory.measure(progress, quick=quick))
         case Group.CAMPAIGN:
             found = tables.show_campaign(console, campaign.measure(progress, device, quick=quick))
+        case Group.THREADS:
+            with teams(*threads.CONTESTANTS, device=device) as opened:
+                timings = threads.measure(opened, rounds, progress, quick=quick)
+            found = tables.show_threads(console, timings)
         case Group.JAX_PLANS:
             found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
     return {group.value: found}

@@ -166,7 +166,9 @@ def test_slow_contestants_do_less_of_the_same_work() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group", ["forward", "bptt", "pes", "mixed", "scaling", "memory", "campaign"])
+@pytest.mark.parametrize(
+    "group", ["forward", "bptt", "pes", "mixed", "scaling", "memory", "campaign", "threads"]
+)
 def test_every_group_runs(group: str, tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     command = [
