@@ -67,6 +67,8 @@ class PreparedTasks:
 
 #: Most bytes of drawn tasks that are remembered, but for the latest, which are in any case.
 REMEMBERED_BYTES = 2**25
+#: Small tasks take more in Python's objects than in their tensors: of them there are no more than these.
+MOST_REMEMBERED = 256
 _REMEMBERED: OrderedDict[tuple[TaskRequest, torch.device, torch.dtype], tuple[PreparedTasks, ...]] = (
     OrderedDict()
 )
@@ -109,6 +111,8 @@ def prepare(
     key = (wanted, device, dtype)
     if key not in _REMEMBERED:
         _REMEMBERED[key] = _drawn(wanted, device, dtype)
+        if len(_REMEMBERED) > MOST_REMEMBERED:
+            _REMEMBERED.popitem(last=False)
         while len(_REMEMBERED) > 1 and _remembered_bytes() > REMEMBERED_BYTES:
             _REMEMBERED.popitem(last=False)
     _REMEMBERED.move_to_end(key)

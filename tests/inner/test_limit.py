@@ -21,6 +21,7 @@ from evometa.inner.limit import (
 )
 from evometa.inner.memory import Demand, part_bytes
 from evometa.inner.task_set import (
+    MOST_REMEMBERED,
     REMEMBERED_BYTES,
     PreparedTasks,
     TaskRequest,
@@ -178,3 +179,14 @@ def test_several_architectures_are_cut_each_by_its_own_size() -> None:
     }
     assert n_pieces[small.tasks.description] == 1
     assert n_pieces[large.tasks.description] > 1
+
+
+def test_no_more_small_tasks_are_remembered_than_a_generation_needs() -> None:
+    """Their tensors would never fill what may be remembered; their objects would fill much more."""
+    wanted = [
+        request("quadratic", {"dim": 2}, "meta_valid", 1, 2, seed) for seed in range(MOST_REMEMBERED + 20)
+    ]
+    drawn = [prepare(one, CPU) for one in wanted]
+    assert prepare(wanted[-1], CPU) is drawn[-1]
+    assert prepare(wanted[-MOST_REMEMBERED], CPU) is drawn[-MOST_REMEMBERED]
+    assert prepare(wanted[0], CPU) is not drawn[0]
