@@ -69,6 +69,11 @@ def objective_values(
     """Finite values ``(n, M)`` of ``genomes`` from the task runs of each, which are pooled."""
     values = np.empty((len(genomes), len(objectives)))
     for i, genome in enumerate(genomes):
-        pooled = runs[genome.id].outcomes(cost_for(objectives, Learner.of(genome.family, genome.genes)))
+        try:
+            cost = cost_for(objectives, Learner.of(genome.family, genome.genes))
+        except Exception:  # a rule of a user's own may raise anything; its evaluation's row says what
+            values[i] = [objective.worst for objective in objectives]
+            continue
+        pooled = runs[genome.id].outcomes(cost)
         values[i] = [objective(pooled) for objective in objectives]
     return values

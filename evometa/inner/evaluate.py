@@ -30,13 +30,16 @@ def chunks(
     """Indices of candidates of one structure cut into the chunks that are trained at once.
 
     No chunk has more candidates than ``fit`` into ``max_bytes``; where that is none it has one, and whoever
-    trains it goes about it in another way.
+    trains it goes about it in another way. So it is where the rule fails when it is measured.
     """
     learner, parts = candidates[0].learner, prepare(wanted, device)
     batches = [prepared.tasks for prepared in parts]
-    most = candidates_per_chunk(learner, batches, device, len(candidates), live_steps)
-    if max_bytes is not None and most > 1:
-        most = min(most, max(1, fit(learner, parts, wanted.n_steps, room(max_bytes, parts))))
+    try:
+        most = candidates_per_chunk(learner, batches, device, len(candidates), live_steps)
+        if max_bytes is not None and most > 1:
+            most = min(most, max(1, fit(learner, parts, wanted.n_steps, room(max_bytes, parts))))
+    except Exception:  # a rule of a user's own may raise anything; training it costs its row and says what
+        most = 1
     return [list(chunk) for chunk in cut(len(candidates), most)]
 
 
