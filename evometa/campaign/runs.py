@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -14,6 +15,7 @@ from evometa.objectives import Objective, Outcomes
 from evometa.rules.cost import Cost, measure_cost, size_cost
 from evometa.rules.learner import Learner
 from evometa.store.records import TaskResult
+from evometa.tasks.options import described
 
 #: The losses and ratios of a run, in the order of its record.
 NUMBERS = TaskResult._fields[3:]
@@ -69,6 +71,13 @@ def objective_values(
     """Finite values ``(n, M)`` of ``genomes`` from the task runs of each, which are pooled."""
     values = np.empty((len(genomes), len(objectives)))
     for i, genome in enumerate(genomes):
-        pooled = runs[genome.id].outcomes(cost_for(objectives, Learner.of(genome.family, genome.genes)))
+        try:
+            cost = cost_for(objectives, Learner.of(genome.family, genome.genes))
+        except Exception as error:  # a rule of a user's own may raise anything: it costs its row
+            what = f"what rule {genome.family!r} costs cannot be measured ({described(error)})"
+            warnings.warn(f"{what}; its genomes have the worst values", stacklevel=2)
+            values[i] = [objective.worst for objective in objectives]
+            continue
+        pooled = runs[genome.id].outcomes(cost)
         values[i] = [objective(pooled) for objective in objectives]
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from math import nan
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -14,7 +15,7 @@ from evometa.campaign.runs import Runs, objective_values
 from evometa.cli.output import Column, Fact, Listing, Report, Section, printable
 from evometa.evolution.search_space import full_space
 from evometa.genome.genome import Genome
-from evometa.rules.cost import measure_cost
+from evometa.rules.cost import Cost, measure_cost
 from evometa.rules.learner import Learner
 from evometa.store import CampaignStore, Evaluation
 
@@ -37,7 +38,10 @@ def genome_report(store: CampaignStore, genome_id: str) -> Report:
 
 
 def _facts(genome: Genome, learner: Learner, equal_to: str | None) -> list[Fact]:
-    cost = measure_cost(learner)
+    try:
+        cost = measure_cost(learner)
+    except Exception:  # a rule of a user's own may raise anything; its evaluations say what
+        cost = Cost(nan, nan, 0, nan)
     lineage = genome.lineage
     return [
         Fact("id", genome.id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from evometa.inner.record import UnrollRecord, concatenate
 from evometa.inner.task_set import PreparedTasks, TaskRequest, prepare
 from evometa.inner.unroll import unroll
 from evometa.rules.learner import Learner
+from evometa.tasks.options import described
 
 #: ``(learner, tasks, steps, bytes) → how many candidates fit there``
 Fit = Callable[[Learner, Sequence[PreparedTasks], int, int], int]
@@ -30,13 +32,18 @@ def chunks(
     """Indices of candidates of one structure cut into the chunks that are trained at once.
 
     No chunk has more candidates than ``fit`` into ``max_bytes``; where that is none it has one, and whoever
-    trains it goes about it in another way.
+    trains it goes about it in another way. So it is where the rule fails when it is measured.
     """
     learner, parts = candidates[0].learner, prepare(wanted, device)
     batches = [prepared.tasks for prepared in parts]
-    most = candidates_per_chunk(learner, batches, device, len(candidates), live_steps)
-    if max_bytes is not None and most > 1:
-        most = min(most, max(1, fit(learner, parts, wanted.n_steps, room(max_bytes, parts))))
+    try:
+        most = candidates_per_chunk(learner, batches, device, len(candidates), live_steps)
+        if max_bytes is not None and most > 1:
+            most = min(most, max(1, fit(learner, parts, wanted.n_steps, room(max_bytes, parts))))
+    except Exception as error:  # a rule of a user's own may raise anything: training it costs its row
+        what = f"what memory rule {learner.family!r} takes cannot be measured ({described(error)})"
+        warnings.warn(f"{what}; its genomes are trained one at a time", stacklevel=2)
+        most = 1
     return [list(chunk) for chunk in cut(len(candidates), most)]
 
 

@@ -243,3 +243,21 @@ def test_a_candidate_with_a_hidden_size_that_does_not_fit_is_out_of_memory(tmp_p
     told = ended.show("2-large").out
     assert "2 out_of_memory" in told
     assert evaluation.message in told
+
+
+def test_rules_that_cannot_even_be_measured_are_errors(tmp_path: Path) -> None:
+    """Chunks are planned, and the objective ``flops`` is told, by what an update costs."""
+    (tmp_path / "seeds").mkdir()
+    for name, broken in {"1-good": False, "2-broken": True, "3-broken": True, "4-good": False}.items():
+        genes = {"fault": "none", "broken": broken, "lr": 10.0 ** -int(name[0]), **AS_BORN}
+        write_seed(tmp_path / "seeds", name, "faulty", **genes)
+    text = CAMPAIGN.format(population=4, folder=tmp_path / "seeds", families='"faulty"')
+    ended = run(tmp_path, text, 'objectives.use=["meta_loss", "flops"]')
+    for name, evaluation in ended.evaluations.items():
+        status, message = (
+            ("error", "KeyError: 'a number of its own'") if "broken" in name else ("complete", "")
+        )
+        assert (evaluation.status, evaluation.message) == (status, message)
+    told = ended.show("2-broken")
+    assert (told.code, told.err) == (0, "")
+    assert "KeyError: 'a number of its own'" in told.out

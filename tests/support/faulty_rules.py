@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from evometa.genome.genes import LogReal, Real
+from evometa.genome.genes import Choice, LogReal, Real
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
@@ -54,6 +54,9 @@ FAULTS: Mapping[str, Callable[[int, Row], Row]] = {
 class FaultyRule(UpdateRule):
     """Gradient descent; state: ``size (T, N)``, which is one. Weights: ``scale ()`` of the step."""
 
+    def __init__(self, broken: bool) -> None:
+        self.broken = broken
+
     def init_weights(self, generator: torch.Generator) -> Tree:
         return {"scale": torch.ones(())}
 
@@ -63,10 +66,12 @@ class FaultyRule(UpdateRule):
     def update(
         self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
     ) -> tuple[Tensor, Tree]:
+        if self.broken:
+            raise KeyError("a number of its own")
         return -hyper["lr"] * weights["scale"] * grads, state
 
     def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
-        return not grads.requires_grad
+        return not (grads.requires_grad or self.broken)
 
     def advance(
         self,
@@ -89,7 +94,10 @@ class FaultyRule(UpdateRule):
 
 
 class FaultyFamily(RuleFamily):
-    """The registry row; the gene ``fault`` is a number of ``FAULTS`` in their order."""
+    """The registry row; the gene ``fault`` is a number of ``FAULTS`` in their order.
+
+    ``broken`` ones fail whatever they are given, also when only their cost is asked for.
+    """
 
     name = "faulty"
     summary = "gradient descent that goes wrong"
@@ -97,10 +105,16 @@ class FaultyFamily(RuleFamily):
 
     @property
     def space(self) -> Space:
-        return Space((LogReal("lr", 1e-5, 1.0, 1e-2), Real("fault", 0.0, float(len(FAULTS)), 0.0)))
+        return Space(
+            (
+                LogReal("lr", 1e-5, 1.0, 1e-2),
+                Real("fault", 0.0, float(len(FAULTS)), 0.0),
+                Choice("broken", (False, True)),
+            )
+        )
 
     def build(self, genes: Genes) -> FaultyRule:
-        return FaultyRule()
+        return FaultyRule(bool(genes["broken"]))
 
     def describe(self, genes: Genes) -> str:
         return "Goes wrong."
