@@ -16,7 +16,17 @@ import typer
 from rich.console import Console
 
 from benchmarks import machine, report, tables
-from benchmarks.groups import campaign, growth, jax_plans, memory, mixed, racing, scaling, throughput
+from benchmarks.groups import (
+    campaign,
+    growth,
+    jax_plans,
+    memory,
+    mixed,
+    racing,
+    scaling,
+    threads,
+    throughput,
+)
 from benchmarks.reach import figures
 from benchmarks.roofline.team import roofline
 from benchmarks.rounds import Progress
@@ -37,7 +47,7 @@ class Device(StrEnum):
 
 
 class Group(StrEnum):
-    """What can be measured by itself; the last three only when asked for."""
+    """What can be measured by itself; the last four only when asked for."""
 
     FORWARD = "forward"
     BPTT = "bptt"
@@ -48,15 +58,16 @@ class Group(StrEnum):
     CAMPAIGN = "campaign"
     GROWTH = "growth"
     RACING = "racing"
+    THREADS = "threads"
     JAX_PLANS = "jax-plans"
 
 
 #: What ``--rule`` takes.
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
-#: Groups about the memory of processes, and plans of JAX's programs that were made for a CPU.
-_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.JAX_PLANS)
-_WHEN_ASKED = (Group.GROWTH, Group.RACING, Group.JAX_PLANS)
+#: Groups about the memory of processes, threads, and plans of JAX's programs that were made for a CPU.
+_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.THREADS, Group.JAX_PLANS)
+_WHEN_ASKED = (Group.GROWTH, Group.RACING, Group.THREADS, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -65,7 +76,8 @@ def main(
     only: Annotated[
         list[Group] | None,
         typer.Option(
-            help="Measure this group only; may be repeated.  [default: all but growth, racing, jax-plans]"
+            help="Measure this group only; may be repeated."
+            "  [default: all but growth, racing, threads, jax-plans]"
         ),
     ] = None,
     rule: Annotated[
@@ -155,6 +167,10 @@ def _measured(
             found = tables.show_growth(console, grew, listing)
         case Group.RACING:
             found = tables.show_racing(console, racing.measure(progress, device, quick=quick))
+        case Group.THREADS:
+            with teams(*threads.CONTESTANTS, device=device) as opened:
+                timings = threads.measure(opened, rounds, progress, quick=quick)
+            found = tables.show_threads(console, timings)
         case Group.JAX_PLANS:
             found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
     return {group.value: found}

@@ -25,6 +25,7 @@ from benchmarks.workload import Workload
 CONTESTANTS = {
     "evometa": "benchmarks.contestants.engine:Engine",
     "evometa-1": "benchmarks.contestants.engine:EngineOnOneWorker",
+    "evometa-threads": "benchmarks.contestants.engine:EngineOnThreads",
     "naive": "benchmarks.contestants.naive:Naive",
     "vmap": "benchmarks.contestants.eager:EagerVmap",
     "jax": "benchmarks.contestants.jax_programs:JaxAsWritten",

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.groups import throughput
+from benchmarks.groups import threads, throughput
 from benchmarks.groups.campaign import Share
 from benchmarks.groups.growth import N_ENDS, Campaign, Listing
 from benchmarks.groups.mixed import Mixed
 from benchmarks.groups.racing import Saving
 from benchmarks.groups.scaling import LINEAR, Growth
 from benchmarks.groups.throughput import Contest
+from benchmarks.machine import n_cores
 from benchmarks.reach import Figure
 from benchmarks.report import TITLES, number, rates_of, show
 from benchmarks.roofline.rates import TRIAD_BYTES, best
@@ -245,6 +246,24 @@ def show_racing(console: Console, found: Mapping[str, Saving]) -> dict[str, Any]
     n_seeds = len(next(iter(found.values())).trials)
     show(console, f"Racing and equal genomes, {n_seeds} seeds, relative to plain", columns, rows)
     return {way: own.to_json() for way, own in found.items()}
+
+
+def show_threads(console: Console, timings: Mapping[str, Timing]) -> dict[str, Any]:
+    """Workers against threads."""
+    n_workers = round(timings["evometa"].facts["n_workers"])
+    titles = {
+        "evometa": f"{n_workers} workers, one thread each",
+        "evometa-threads": f"one worker, {n_cores()} threads",
+        "evometa-1": "one worker, one thread",
+    }
+    rows = [
+        [title, f"{median(own.seconds):.2f}", rates_of(own), f"{threads.speedup(timings, name):.2f}"]
+        for name, title in titles.items()
+        for own in (timings[name],)
+    ]
+    headers = ["", "seconds", "inner steps/s", "× one worker, one thread"]
+    show(console, "The mixed generation by workers and by threads, medians of the rounds", headers, rows)
+    return {name: timing.to_json() for name, timing in timings.items()}
 
 
 def show_jax_plans(console: Console, found: Mapping[str, Mapping[str, Timing]]) -> dict[str, Any]:

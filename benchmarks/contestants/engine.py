@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
+from unittest.mock import patch
 
 import torch
 
+from benchmarks.machine import n_cores
 from benchmarks.workload import SEED, Workload
 from evometa.campaign.fitness import evaluation_units
 from evometa.campaign.lifetime import WeightBank, refine
-from evometa.execution import Executor, pick_workers
+from evometa.execution import Executor, pick_workers, work
 from evometa.genome.genome import Genome
 from evometa.inner.record import Status
 
@@ -67,3 +71,21 @@ class EngineOnOneWorker(Engine):
     """The same in this process alone."""
 
     n_workers = 1
+
+
+class EngineOnThreads(EngineOnOneWorker):
+    """The same in this process, with a thread of PyTorch's for each core, which no campaign does."""
+
+    def run(self) -> int:
+        with patch.object(work, "one_thread", _a_thread_a_core):
+            return super().run()
+
+
+@contextmanager
+def _a_thread_a_core() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

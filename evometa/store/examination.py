@@ -171,10 +171,11 @@ _CONTRADICTIONS: tuple[tuple[str, str], ...] = (
     (
         "evaluations of generation {0} ({1}) have from {2} to {3} runs",
         """SELECT generation, generation, purpose, min(n), max(n) FROM (
-            SELECT e.generation, e.purpose, count(t.position) AS n FROM evaluations AS e
+            SELECT e.generation, e.purpose, count(t.position) AS n, g.operator = 'baseline' AS on_one_source
+            FROM evaluations AS e JOIN genomes AS g ON g.id = e.genome_id
             LEFT JOIN task_results AS t ON t.evaluation = e.number
             WHERE e.status IN ('complete', 'diverged') GROUP BY e.number)
-        GROUP BY generation, purpose HAVING min(n) <> max(n)""",
+        GROUP BY generation, purpose, on_one_source HAVING min(n) <> max(n)""",
     ),
     (
         "the campaign is called finished and has no final evaluations of generation {0}",
