@@ -12,8 +12,8 @@ from evometa.errors import ConfigError
 
 DIGITS = '[[tasks]]\nuse = "digits"\n'
 TOP_LEVEL = (
-    "name, tasks, seed, description, evolution, genes, refinement, objectives, final, execution, budget, "
-    "baseline"
+    "name, tasks, seed, description, evolution, genes, refinement, racing, objectives, final, execution, "
+    "budget, baseline"
 )
 
 
