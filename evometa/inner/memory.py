@@ -123,7 +123,7 @@ def _bound(learner: Learner, by_kernel: bool) -> _Floats:
     return _Floats(carried, whole, whole, whole)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _rule_floats(
     family: str,
     structural: tuple[tuple[str, Value], ...],

@@ -55,7 +55,7 @@ _PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "ad
 _FUSED = {"lerp": 3, "addcmul": 3, "addcdiv": 3}
 
 #: How many structures are remembered.
-_N_KEPT = 4096
+_N_KEPT = 1024
 
 
 @dataclass(frozen=True)
