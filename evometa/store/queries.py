@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
 from typing import cast
 
-from evometa.errors import StoreError, closest
-from evometa.genome.genome import BASELINE, Genome
-from evometa.store.connection import errors_named
+from evometa.errors import StoreError
+from evometa.genome.genome import Genome
+from evometa.store.genome_queries import LISTED, GenomeQueries
 from evometa.store.lock import is_held
 from evometa.store.paths import LOCK
 from evometa.store.records import (
@@ -33,23 +30,11 @@ from evometa.store.rows import (
     evaluation_of,
     finite,
     generation_record,
-    genomes_of,
     nan_where_none,
     timing_of,
     totals_of,
 )
 
-#: bound to a JSON array, a list of any length; one "?" an entry would meet SQLite's limit
-_LISTED = "(SELECT value FROM json_each(?))"
-_GENOME = (
-    "SELECT id, family, name, genes, weights, germline, operator, generation, weights_origin FROM genomes"
-)
-_PARENTS = "SELECT genome_id, parent_id FROM parents"
-_ANCESTORS = """
-    WITH RECURSIVE ancestor (id) AS (
-        SELECT parent_id FROM parents WHERE genome_id = :id
-        UNION SELECT parent_id FROM parents JOIN ancestor ON genome_id = ancestor.id
-    ) SELECT id FROM ancestor JOIN genomes USING (id) ORDER BY number DESC"""
 _EVALUATIONS = """
     SELECT number, genome_id, generation, split, purpose, inner_steps, e.status, message,
         position, family, description, t.status, initial_loss, final_loss, valid_loss, reference_loss,
@@ -61,34 +46,11 @@ _INNER_STEPS = """
         + (SELECT ifnull(sum(inner_steps), 0) FROM baselines)"""
 
 
-class Queries:
+class Queries(GenomeQueries):
     """Reading from an open campaign. Every method sees whole generations only.
 
     Raises StoreError for names that are not there and for a damaged file.
     """
-
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._connection = connection
-
-    @property
-    def name(self) -> str:
-        """The campaign's name: that of its directory."""
-        return self.path.parent.name
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Everything read inside belongs to one moment, though a driver may commit meanwhile."""
-        if self._connection.in_transaction:
-            yield
-            return
-        with errors_named(self.path):
-            self._connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            if self._connection.in_transaction:  # an error of the disk ends it by itself
-                self._connection.execute("ROLLBACK")
 
     def config(self) -> str:
         """The fully resolved configuration, JSON."""
@@ -162,58 +124,6 @@ class Queries:
         rows = self._rows("SELECT generation, sum(in_front) FROM candidates GROUP BY generation")
         return {generation: int(finite(size, "candidates")) for generation, size in rows}
 
-    def families(self) -> list[str]:
-        """The families that genomes belong to, sorted."""
-        return [str(row[0]) for row in self._rows("SELECT DISTINCT family FROM genomes ORDER BY family")]
-
-    def genome(self, genome_id: str) -> Genome:
-        """One genome."""
-        return self.genomes([genome_id])[0]
-
-    def genomes(self, ids: Iterable[str] | None = None) -> list[Genome]:
-        """The genomes named in ``ids``, in that order; all in order of birth without."""
-        if ids is None:
-            with self.snapshot():
-                parents = self._rows(f"{_PARENTS} ORDER BY genome_id, position")
-                return genomes_of(self._rows(f"{_GENOME} ORDER BY number"), parents)
-        wanted = list(ids)
-        chosen = json.dumps(wanted)
-        with self.snapshot():
-            parents = self._rows(
-                f"{_PARENTS} WHERE genome_id IN {_LISTED} ORDER BY genome_id, position", (chosen,)
-            )
-            rows = self._rows(f"{_GENOME} WHERE id IN {_LISTED}", (chosen,))
-            found = {genome.id: genome for genome in genomes_of(rows, parents)}
-            for genome_id in wanted:
-                if genome_id not in found:
-                    raise self._unknown_genome(genome_id)
-        return [found[genome_id] for genome_id in wanted]
-
-    def ancestors(self, genome_id: str) -> list[Genome]:
-        """Every genome that ``genome_id`` descends from, once each, the youngest first."""
-        with self.snapshot():
-            self.genome(genome_id)
-            return self.genomes(row[0] for row in self._rows(_ANCESTORS, {"id": genome_id}))
-
-    def known_updates(self, hashes: Iterable[str]) -> set[str]:
-        """Which of the functional ``hashes`` belong to a stored genome; none before schema 3."""
-        if self._schema() < 3:
-            return set()
-        listed = json.dumps(sorted(set(hashes)))
-        rows = self._rows(f"SELECT DISTINCT updates FROM genomes WHERE updates IN {_LISTED}", (listed,))
-        return {updates for (updates,) in rows}
-
-    def first_with_updates_of(self, genome_id: str) -> str | None:
-        """The oldest other genome that makes the same updates; None where there is none or nobody knows."""
-        if self._schema() < 3:
-            return None
-        rows = self._rows(
-            """SELECT other.id FROM genomes AS own JOIN genomes AS other USING (updates)
-            WHERE own.id = ? AND other.number < own.number ORDER BY other.number LIMIT 1""",
-            (genome_id,),
-        )
-        return str(rows[0][0]) if rows else None
-
     def evaluations(
         self,
         *,
@@ -225,7 +135,7 @@ class Queries:
         """The evaluations that meet every condition given, in the order in which they were made."""
         conditions = {"generation = ?": generation, "split = ?": split, "purpose = ?": purpose}
         if genome_ids is not None:
-            conditions[f"genome_id IN {_LISTED}"] = json.dumps(list(genome_ids))
+            conditions[f"genome_id IN {LISTED}"] = json.dumps(list(genome_ids))
         given = {sql: value for sql, value in conditions.items() if value is not None}
         where = f"WHERE {' AND '.join(given)}" if given else ""
         rows = self._rows(f"{_EVALUATIONS} {where} ORDER BY number, position", tuple(given.values()))
@@ -269,18 +179,6 @@ class Queries:
         """How long all generations took together, of all sessions."""
         rows = self._rows("SELECT ifnull(sum(seconds), 0) FROM timings WHERE phase = 'generation'")
         return float(finite(rows[0][0], "timings"))
-
-    def n_genomes(self) -> int:
-        """How many genomes there have been; baselines take no part and are not counted."""
-        return int(self._rows("SELECT count(*) FROM genomes WHERE operator <> ?", (BASELINE,))[0][0])
-
-    def _schema(self) -> int:
-        """The file's version, which may be an older one where it is only read."""
-        return int(self._rows("PRAGMA user_version")[0][0])
-
-    def _rows(self, sql: str, parameters: Row | Mapping[str, object] = ()) -> list[Row]:
-        with errors_named(self.path):
-            return self._connection.execute(sql, parameters).fetchall()
 
     def _candidate_genomes(self, generation: int, condition: str, order: str) -> list[Genome]:
         with self.snapshot():
@@ -341,8 +239,3 @@ class Queries:
         if last is None or not 0 <= index <= last:
             has = "none yet" if last is None else f"0 to {last}"
             raise StoreError(f"campaign {self.name!r} has no generation {index} (it has {has})")
-
-    def _unknown_genome(self, genome_id: str) -> StoreError:
-        near = closest(genome_id, (row[0] for row in self._rows("SELECT id FROM genomes")))
-        hint = f"; did you mean {near!r}?" if near else ""
-        return StoreError(f"campaign {self.name!r} has no genome {genome_id!r}{hint}")
