@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from evometa.campaign.blame import on_which_tasks_of
 from evometa.campaign.fitness import refuse_failures
+from evometa.errors import EvometaError, GenomeError
 from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
 from evometa.genome.codec import content_hash, weights_from_bytes, weights_to_bytes
@@ -25,6 +28,7 @@ from evometa.rng import torch_generator
 from evometa.rules.cost import note_sizes
 from evometa.rules.learner import Learner, has_weights
 from evometa.store import JournalEntry
+from evometa.tasks.options import described
 from evometa.trees import Tree, count
 
 
@@ -91,21 +95,33 @@ def birth(
     genomes = []
     for index, child in enumerate(children):
         parent = None if child.weights_from is None else parents[child.weights_from]
-        learner = Learner.of(child.family, child.genes)
-        name: str | None
-        if parent is not None and parent.germline and learner.structure == _structure(parent):
-            name, how = parent.germline, "inherited"  # all of the parent's weights, and no others
-        else:
-            weights = learner.init_weights(torch_generator(seed, "weights", generation, index))
-            note_sizes(learner, weights)
-            how = "initialised" if weights else "none"
-            if parent is not None:
-                weights, how = inherit(bank.get(parent.germline), weights)
-            name = bank.hold(weights)
+        generator = torch_generator(seed, "weights", generation, index)
+        try:
+            name, how = _endowed(child, parent, bank, generator)
+        except EvometaError:
+            raise
+        except Exception as error:  # a rule of a user's own may raise anything; it is named and chained
+            what = f"a genome of the family {child.family!r} cannot be made from its genes"
+            raise GenomeError(f"{what} ({described(error)}); mend the rule and resume") from error
         lineage = Lineage(child.parents, child.operator, generation, how)
         identity = f"{generation:03d}-{index:03d}"
         genomes.append(Genome(identity, child.family, child.genes, name, name, lineage, child.name))
     return genomes
+
+
+def _endowed(
+    child: Child, parent: Genome | None, bank: WeightBank, generator: torch.Generator
+) -> tuple[str | None, str]:
+    """Under which name the child's first weights are kept, and how it came by them."""
+    learner = Learner.of(child.family, child.genes)
+    if parent is not None and parent.germline and learner.structure == _structure(parent):
+        return parent.germline, "inherited"  # all of the parent's weights, and no others
+    weights = learner.init_weights(generator)
+    note_sizes(learner, weights)
+    how = "initialised" if weights else "none"
+    if parent is not None:
+        weights, how = inherit(bank.get(parent.germline), weights)
+    return bank.hold(weights), how
 
 
 def _structure(genome: Genome) -> Hashable:

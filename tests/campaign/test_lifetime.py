@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from faulty_rules import FaultyRule, registered
 
 from evometa.campaign.lifetime import WeightBank, birth
+from evometa.errors import GenomeError
 from evometa.evolution.reproduction import Child
 from evometa.genome.codec import content_hash, weights_to_bytes
 from evometa.genome.genes import Value
@@ -13,6 +15,7 @@ from evometa.genome.genome import Genome
 from evometa.rng import torch_generator
 from evometa.rules import RULES, Learner
 from evometa.rules.learner import learner_space
+from evometa.trees import Tree
 
 
 def _genes(**genes: Value) -> dict[str, Value]:
@@ -58,3 +61,18 @@ def test_the_bank_forgets_weights_that_nobody_has() -> None:
     assert bank.get(kept)["w"].tolist() == [1.0, 1.0]
     with pytest.raises(KeyError):
         bank.get(dropped)
+
+
+def test_a_rule_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, generator: torch.Generator) -> Tree:
+        raise OSError("no such\nfile of weights")
+
+    monkeypatch.setattr(FaultyRule, "init_weights", refuse)
+    with registered():
+        child = Child("faulty", learner_space(RULES["faulty"]).complete({"schedule": "constant"}), "random")
+        with pytest.raises(GenomeError) as refused:
+            birth([child], {}, WeightBank(), seed=0, generation=0)
+    assert str(refused.value) == (
+        "a genome of the family 'faulty' cannot be made from its genes (OSError: no such file of weights); "
+        "mend the rule and resume"
+    )
