@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from evometa.errors import EvometaError
 from evometa.genome.genome import Genome
 from evometa.objectives import Objective, Outcomes
 from evometa.rules.cost import Cost, measure_cost, size_cost
@@ -73,6 +74,8 @@ def objective_values(
     for i, genome in enumerate(genomes):
         try:
             cost = cost_for(objectives, Learner.of(genome.family, genome.genes))
+        except EvometaError:
+            raise
         except Exception as error:  # a rule of a user's own may raise anything: it costs its row
             what = f"what rule {genome.family!r} costs cannot be measured ({described(error)})"
             warnings.warn(f"{what}; its genomes have the worst values", stacklevel=2)

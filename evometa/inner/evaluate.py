@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from evometa.errors import EvometaError
 from evometa.inner.cohort import Candidate, Cohort
 from evometa.inner.limit import candidates_in, cut_to_fit, room
 from evometa.inner.plan import candidates_per_chunk, cut
@@ -40,6 +41,8 @@ def chunks(
         most = candidates_per_chunk(learner, batches, device, len(candidates), live_steps)
         if max_bytes is not None and most > 1:
             most = min(most, max(1, fit(learner, parts, wanted.n_steps, room(max_bytes, parts))))
+    except EvometaError:
+        raise
     except Exception as error:  # a rule of a user's own may raise anything: training it costs its row
         what = f"what memory rule {learner.family!r} takes cannot be measured ({described(error)})"
         warnings.warn(f"{what}; its genomes are trained one at a time", stacklevel=2)

@@ -14,6 +14,8 @@ from evometa.genome.genes import Value
 from evometa.inner.cohort import Candidate, Cohort
 from evometa.inner.evaluate import evaluate
 from evometa.inner.task_set import request
+from evometa.inner.unroll import UnrollState
+from evometa.layout import Layout
 from evometa.meta import (
     ESTIMATORS,
     MetaProblem,
@@ -26,7 +28,6 @@ from evometa.meta import (
 )
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import Learner
-from evometa.tasks.base import TaskBatch
 
 CPU = torch.device("cpu")
 N_TASKS = 4
@@ -151,10 +152,11 @@ def test_inner_steps_are_those_that_were_made(name: str, monkeypatch: pytest.Mon
     made = 0
     advance = evometa.meta.training.advance
 
-    def counted(cohort: Cohort, tasks: TaskBatch, *arguments: Any, **options: Any) -> Any:
+    def counted(cohort: Cohort, layout: Layout, carry: UnrollState, *arguments: Any, **options: Any) -> Any:
         nonlocal made
-        made += cohort.n_candidates * tasks.n_tasks
-        return advance(cohort, tasks, *arguments, **options)
+        n_candidates, n_tasks, _ = carry.params.shape
+        made += n_candidates * n_tasks
+        return advance(cohort, layout, carry, *arguments, **options)
 
     monkeypatch.setattr(evometa.meta.training, "advance", counted)
     candidates = [learned(name, seed=seed) for seed in range(3)]

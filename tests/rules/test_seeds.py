@@ -89,7 +89,7 @@ def test_refusals_name_the_file_and_the_fault(tmp_path: Path) -> None:
         "did you mean 'adam'": {"family": "adm"},
         "'sgd' has no gene 'beta'": {"genes": {"beta": 0.9}},
         "gene 'lr': got -1": {"genes": {"lr": -1}},
-        "no weights, but this one names abc": {"weights": "abc"},
+        "no weights, but this one names 'abc'": {"weights": "abc"},
         "newer evometa": {"version": 999},
     }
     for message, changes in faults.items():
