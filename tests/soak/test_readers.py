@@ -24,7 +24,7 @@ LOOKS = {
     "doctor": [],
     "plot": ["--out", "figures"],
 }
-_N_GENERATIONS = 24
+_N_GENERATIONS = 72
 _MOST_SECONDS = 60.0
 
 
