@@ -49,9 +49,11 @@ def mend(path: Path) -> Mended | None:
 def _of_plan(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:
     planned = config.evolution.generations
     for record in store.generations():
-        n, wanted = len(record.population), config.evolution.population
+        n = len(record.population)
+        # Equal genomes are not evaluated: a first generation may have fewer candidates than are planned.
+        wanted = min(config.evolution.population, len(record.candidates))
         if n != wanted:
-            line = f"the population of generation {record.index} has {n} genomes, {wanted} are planned"
+            line = f"the population of generation {record.index} has {n} genomes, {wanted} are wanted"
             yield Finding(line, "roll back", record.index)
         if record.objectives != config.objectives.use:
             line = f"generation {record.index} was ranked by other objectives than the configuration's"

@@ -37,7 +37,6 @@ from evometa.campaign.persistence import (
 from evometa.campaign.precision import precision_entry
 from evometa.config import CampaignConfig
 from evometa.errors import GenomeError
-from evometa.evolution.front import non_dominated
 from evometa.evolution.ranking import rank_and_crowding
 from evometa.evolution.reproduction import Parents, VariationRates, first_generation, next_generation
 from evometa.execution import Executor
@@ -198,13 +197,15 @@ class Campaign:
             self._common(before, number, "meta_valid", source.n_tasks, 0, book)
             for number, source in enumerate(self.config.tasks)
         ]
-        self.listener.phase("precision", len(judged.genomes) * len(tasks))
-        candidates = [candidate_of(genome, before.bank) for genome in judged.genomes]
+        # Who left a race was trained on some of the tasks only, which is no comparison.
+        genomes = [genome for genome in judged.genomes if not judged.evaluated[genome.id].pruned]
+        self.listener.phase("precision", len(genomes) * len(tasks))
+        candidates = [candidate_of(genome, before.bank) for genome in genomes]
         exact, book.seconds["precision"] = evaluate_all(
             candidates, tasks, self.executor.in_precision("float32"), self.listener.unit
         )
         book.inner_steps["precision"] = sum(found.n_inner_steps for found in exact.values())
-        entry = precision_entry(self.executor.precision, judged.genomes, judged.evaluated, exact)
+        entry = precision_entry(self.executor.precision, genomes, judged.evaluated, exact)
         self.store.note(entry)
         self.listener.note(entry)
 
@@ -224,7 +225,7 @@ class Campaign:
     def _finish(self, living: Living) -> None:
         """Measure the front and the tuned baselines on fresh meta_valid tasks, then once on meta_test."""
         book = Bookkeeping()
-        front = [living.population[i] for i in non_dominated(living.values)]
+        front = self.store.front(living.generation)  # who left a race may have better values, of fewer tasks
         measured: dict[Split, dict[str, Evaluated]] = {}
         phases: tuple[tuple[Split, str, int], ...] = (
             ("meta_valid", "final", self.config.final.n_tasks),

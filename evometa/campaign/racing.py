@@ -53,7 +53,8 @@ def race(
 ) -> Race:
     """Let ``n`` genomes race over ``rungs``; a population of ``size`` is wanted in the end.
 
-    A rung that everyone would pass is passed over: its tasks come with those of the next.
+    A rung that everyone would pass is passed over: its tasks come with those of the next. So is one that
+    decides nothing cheaply, for few tasks are rounded up: it brings none, or all that are left.
     """
     left = np.full(n, len(rungs))
     whole: dict[int, Evaluated] = {}
@@ -66,7 +67,17 @@ def race(
         stay = min(len(inside), stay if is_whole else max(stay, size))
         if stay == len(inside) and number < len(rungs):
             continue
-        laps = [common.lap(done if is_whole else 0.0, rung.tasks, rung.horizon) for common in tasks]
+        first = done if is_whole else 0.0
+        if (
+            is_whole
+            and number < len(rungs)
+            and not all(
+                any(common.lap(*window, 1.0) is not None for common in tasks)
+                for window in ((first, rung.tasks), (rung.tasks, 1.0))
+            )
+        ):
+            continue
+        laps = [common.lap(first, rung.tasks, rung.horizon) for common in tasks]
         new, spent = evaluate(inside, [lap for lap in laps if lap is not None])
         seconds += spent
         for index, one in zip(inside, new, strict=True):

@@ -18,6 +18,7 @@ from evometa.campaign.runs import NUMBERS, Runs
 from evometa.campaign.session import run_campaign
 from evometa.config import CampaignConfig, ExecutionConfig
 from evometa.config.sections import RacingConfig, Rung
+from evometa.genome.genome import BASELINE
 from evometa.inner.task_set import request
 from evometa.objectives.baseline import baseline_candidate
 from evometa.store import CampaignStore, content_digest
@@ -107,6 +108,14 @@ def test_sources_with_few_tasks_join_when_their_turn_comes() -> None:
         [(2, 4, K), (1, 2, K)],
         [(4, 8, K), (2, 3, K)],
     ]
+
+
+def test_a_rung_that_brings_no_tasks_or_all_that_are_left_is_passed_over() -> None:
+    one, two = Course([2, 1, 4, 3]), Course([2, 1, 4, 3])
+    assert one.run(HALVES, size=2, tasks=(source(1),)).left.tolist() == [2] * 4
+    assert one.diary == [([0, 1, 2, 3], [(0, 1, K)])]
+    assert two.run(HALVES, size=2, tasks=(source(2),)).left.tolist() == [2, 2, 0, 0]
+    assert two.diary == [([0, 1, 2, 3], [(0, 1, K)]), ([0, 1], [(1, 2, K)])]
 
 
 @settings(max_examples=100, deadline=None)
@@ -205,3 +214,18 @@ def test_a_raced_campaign_that_is_interrupted_comes_to_the_same(
         with pytest.raises(KeyboardInterrupt):
             run_campaign(config, tmp_path / "parts", resume=True, listener=Interrupting(generation))
     assert content_digest(run_campaign(config, tmp_path / "parts", resume=True)) == whole
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2, 8])
+def test_the_whole_front_and_nobody_else_is_measured_in_the_end(
+    plain: CampaignConfig, tmp_path: Path, n_tasks: int
+) -> None:
+    (own,) = plain.tasks
+    config = raced(replace(plain, tasks=(replace(own, n_tasks=n_tasks),)))
+    with CampaignStore.open(run_campaign(config, tmp_path), readonly=True) as store:
+        last = store.last_generation()
+        assert last is not None
+        front = {genome.id for genome in store.front(last)}
+        for purpose in ("final", "report"):
+            measured = {one.genome_id for one in store.evaluations(purpose=purpose)}
+            assert {name for name in measured if not name.startswith(BASELINE)} == front

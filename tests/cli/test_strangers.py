@@ -145,6 +145,16 @@ def test_a_genome_does_not_bring_code_into_the_users_own_campaign(
     assert not payload.exists()
 
 
+def test_a_baseline_does_not_bring_code_into_the_users_own_campaign(
+    evometa, finished, altered, payload: Path
+) -> None:
+    storage = altered("UPDATE baselines SET rule = 'payload:rule' WHERE rule = 'lion'")
+    done = evometa("run", finished.experiment, "--resume", "--storage", storage)
+    assert done.code == 2
+    assert "has a baseline 'payload:rule', which is code" in done.err
+    assert not payload.exists()
+
+
 #: SQL that makes of a table something that is computed when it is read or written.
 COMPUTED = {
     "view": (
