@@ -25,20 +25,21 @@ def on_which_tasks(failed: UnitResult, candidate: Candidate, wanted: TaskRequest
     """
     if wanted.n_tasks == 1 or failed.status == Status.TIMEOUT:
         return ""
-    each = [replace(wanted, only=(number, number + 1)) for number in range(wanted.n_tasks)]
+    tried = range(*(wanted.only or (0, wanted.n_tasks)))
+    each = [replace(wanted, only=(number, number + 1)) for number in tried]
     try:
         names = [prepare(one, executor.device)[0].tasks.description for one in each]
     except TaskError:
         return ""
     results = executor.run([EvaluationUnit((candidate,), one) for one in each])
-    numbers = [number for number, one in enumerate(results) if one.status != Status.COMPLETE]
-    if not numbers:
+    failing = [place for place, one in enumerate(results) if one.status != Status.COMPLETE]
+    if not failing:
         return ""
-    if len(numbers) == wanted.n_tasks:
-        return f", on each of {wanted.n_tasks} tasks"
-    named = [f"{number + 1} ({names[number]})" for number in numbers[:_MOST_NAMED]]
-    more = f" and {len(numbers) - len(named)} more" if len(numbers) > len(named) else ""
-    return f", on task{'s' * (len(numbers) > 1)} {', '.join(named)}{more} of {wanted.n_tasks}"
+    if len(failing) == len(tried):
+        return f", on each of {len(tried)} tasks"
+    named = [f"{tried[place] + 1} ({names[place]})" for place in failing[:_MOST_NAMED]]
+    more = f" and {len(failing) - len(named)} more" if len(failing) > len(named) else ""
+    return f", on task{'s' * (len(failing) > 1)} {', '.join(named)}{more} of {wanted.n_tasks}"
 
 
 def on_which_tasks_of(failed: UnitResult, streams: Sequence[TaskStream], executor: Executor) -> str:

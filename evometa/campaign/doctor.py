@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from evometa.campaign.persistence import is_known_baseline
 from evometa.campaign.results import campaign_config
 from evometa.config import CampaignConfig
 from evometa.errors import ConfigError, EvometaError, UnknownNameError, quoted
@@ -38,7 +39,7 @@ def diagnose(path: Path) -> list[Finding]:
             config = campaign_config(store)
         except ConfigError as error:
             return [Finding(str(error), "restore")]
-        return [*_of_plan(store, config), *_of_genomes(store, config)]
+        return [*_of_plan(store, config), *_of_baselines(store, config), *_of_genomes(store, config)]
 
 
 def mend(path: Path) -> Mended | None:
@@ -61,6 +62,13 @@ def _of_plan(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:
         if record.index >= planned:
             line = f"generation {record.index} is stored, {planned} are planned"
             yield Finding(line, "roll back", record.index)
+
+
+def _of_baselines(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:
+    for row in store.baselines():
+        if not is_known_baseline(row, len(config.tasks)):
+            line = f"a baseline is of the rule {quoted(row.rule)} and source {quoted(row.task)}, one unknown"
+            yield Finding(line, "roll back", 0)
 
 
 def _of_genomes(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:

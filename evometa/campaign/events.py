@@ -11,7 +11,7 @@ from evometa.store import JournalEntry
 
 @dataclass(frozen=True)
 class ObjectiveSummary:
-    """Best and median of one objective over the surviving population."""
+    """One objective's best value in the front, and its median over the surviving population."""
 
     name: str
     best: float

@@ -49,6 +49,14 @@ class Evaluated:
         """Whether no run completed."""
         return not (self.runs.status == Status.COMPLETE.value).any()
 
+    @property
+    def status(self) -> Status:
+        """Of the evaluation as a whole."""
+        found = set(self.runs.status.tolist())
+        status = Status(found.pop()) if len(found) == 1 else Status.DIVERGED
+        ran = status in (Status.COMPLETE, Status.DIVERGED)
+        return Status.PRUNED if self.pruned and ran else status
+
     def rows(self) -> tuple[TaskResult, ...]:
         """The runs as they are stored."""
         return tuple(
@@ -81,12 +89,17 @@ class CommonTasks:
         Shares are rounded up.
         """
         n_tasks, n_updates = self.wanted.n_tasks, self.wanted.n_steps - 1
-        only = math.ceil(first * n_tasks), math.ceil(last * n_tasks)
+        only = rounded_up(first * n_tasks), rounded_up(last * n_tasks)
         if only[0] == only[1]:
             return None
         part = None if only == (0, n_tasks) else only
-        n_steps = math.ceil(horizon * n_updates) + 1
+        n_steps = rounded_up(horizon * n_updates) + 1
         return replace(self, wanted=replace(self.wanted, only=part, n_steps=n_steps))
+
+
+def rounded_up(share: float) -> int:
+    """The least whole number that is not below ``share`` of something, but for the rounding of floats."""
+    return math.ceil(round(share, 9))
 
 
 def evaluate_all(
@@ -195,9 +208,10 @@ def _reference(common: CommonTasks, executor: Executor) -> RunSummary:
         raise TaskError(f"{what} cannot be trained on: {result.message}{which}")
     bad = np.flatnonzero(~np.isfinite(result.value.initial_losses[0]))
     if bad.size:
+        first, tasks = result.value.initial_losses[0, bad[0]], result.value.descriptions
         raise TaskError(
-            f"{what}: the initial loss is {result.value.initial_losses[0, bad[0]]} on {bad.size} of "
-            f"{common.wanted.n_tasks} tasks, such as {result.value.descriptions[bad[0]]}; make it finite"
+            f"{what}: the initial loss is {first} on {bad.size} of {len(tasks)} tasks, such as "
+            f"{tasks[bad[0]]}; make it finite"
         )
     return result.value
 

@@ -41,6 +41,7 @@ from evometa.evolution.ranking import rank_and_crowding
 from evometa.evolution.reproduction import Parents, VariationRates, first_generation, next_generation
 from evometa.execution import Executor
 from evometa.genome.genome import Genome
+from evometa.inner.record import Status
 from evometa.inner.task_set import request
 from evometa.meta import TaskStream
 from evometa.process import one_thread, settled
@@ -117,6 +118,7 @@ class Campaign:
             children = first_generation(self.space, seeds, settings.population, self.config.seed)
         else:
             rank, crowding = rank_and_crowding(before.values)
+            rank = np.where(before.stayed, rank, rank + len(rank))  # few tasks may be lucky ones
             rates = VariationRates(
                 settings.mutation_rate,
                 settings.mutation_strength,
@@ -216,6 +218,7 @@ class Campaign:
             generation=generation,
             population=population,
             values=judged.values[judged.kept],
+            stayed=np.array([judged.evaluated[one.id].status != Status.PRUNED for one in population]),
             runs={genome.id: judged.runs[genome.id] for genome in population},
             bank=before.bank,
             reference=judged.reference,
@@ -271,7 +274,7 @@ class Campaign:
         return seed
 
     def _announce(self, living: Living, judged: Judged, book: Bookkeeping) -> None:
-        best, median = living.values.min(axis=0), np.median(living.values, axis=0)
+        best, median = judged.values[judged.front].min(axis=0), np.median(living.values, axis=0)
         self.listener.generation(
             GenerationSummary(
                 generation=living.generation,

@@ -12,9 +12,11 @@ from evometa.campaign.fitness import Evaluated
 from evometa.campaign.lifetime import WeightBank
 from evometa.campaign.runs import Runs
 from evometa.config import CampaignConfig
+from evometa.errors import StoreError, quoted
 from evometa.genome.genome import BASELINE, Genome, Lineage
 from evometa.inner.record import Status
 from evometa.objectives.baseline import TunedBaseline
+from evometa.rules.registry import RULES
 from evometa.store import (
     Baseline,
     CampaignStore,
@@ -37,6 +39,7 @@ class Living:
         generation: index of the generation that left it; −1 before the first.
         population: the survivors.
         values: their objective values ``(n, M)``.
+        stayed: ``(n,)`` whether they stayed in the generation's race to its end.
         runs: per survivor, every task run of its fitness evaluations so far.
         bank: their weights.
         reference: the hypervolume's reference point ``(M,)``, fixed by generation 0; None before.
@@ -46,6 +49,7 @@ class Living:
     generation: int
     population: list[Genome]
     values: FloatArray
+    stayed: npt.NDArray[np.bool_]
     runs: dict[str, Runs]
     bank: WeightBank
     reference: FloatArray | None
@@ -90,7 +94,8 @@ def restore(store: CampaignStore, config: CampaignConfig) -> Living:
     """The state after the last committed generation; an empty one for a new campaign."""
     last = store.last_generation()
     if last is None:
-        return Living(-1, [], np.empty((0, len(config.objectives.use))), {}, WeightBank(), None, [])
+        nothing, nobody = np.empty((0, len(config.objectives.use))), np.empty(0, dtype=np.bool_)
+        return Living(-1, [], nothing, nobody, {}, WeightBank(), None, [])
     population = store.population(last)
     values = store.objective_values(last)
     names = config.objectives.use
@@ -99,12 +104,16 @@ def restore(store: CampaignStore, config: CampaignConfig) -> Living:
         for name in {genome.weights, genome.germline} - {None}:
             bank.blobs[str(name)] = store.weights_bytes(str(name))
     runs: dict[str, list[Runs]] = {genome.id: [] for genome in population}
+    left = set()
     for evaluation in store.evaluations(genome_ids=list(runs), purpose="fitness"):
         runs[evaluation.genome_id].append(Runs.of(evaluation.tasks))
+        if evaluation.generation == last and evaluation.status == Status.PRUNED:
+            left.add(evaluation.genome_id)
     return Living(
         generation=last,
         population=population,
         values=np.array([[values[genome.id][name] for name in names] for genome in population]),
+        stayed=np.array([genome.id not in left for genome in population]),
         runs={name: Runs.joined(parts) for name, parts in runs.items()},
         bank=bank,
         reference=np.array(store.generation(0).reference_point),
@@ -195,12 +204,15 @@ def _flat(groups: Sequence[Sequence[Genome]]) -> list[Genome]:
 def _evaluation(
     identity: str, generation: int, split: Split, purpose: Purpose, found: Evaluated
 ) -> Evaluation:
-    statuses = set(found.runs.status.tolist())
-    status = statuses.pop() if len(statuses) == 1 else Status.DIVERGED.value
-    if found.pruned and status in (Status.COMPLETE, Status.DIVERGED):
-        status = Status.PRUNED.value
     return Evaluation(
-        identity, generation, split, purpose, found.n_inner_steps, status, found.message, found.rows()
+        identity,
+        generation,
+        split,
+        purpose,
+        found.n_inner_steps,
+        found.status.value,
+        found.message,
+        found.rows(),
     )
 
 
@@ -228,9 +240,19 @@ def _baseline_rows(
     ]
 
 
+def is_known_baseline(row: Baseline, n_sources: int) -> bool:
+    """Whether a stored row is of a registered rule and one of the campaign's sources."""
+    return row.rule in RULES and row.task in map(str, range(n_sources))
+
+
 def _stored_baselines(store: CampaignStore, n_sources: int) -> list[dict[str, TunedBaseline]]:
     found: list[dict[str, TunedBaseline]] = [{} for _ in range(n_sources)]
     for row in store.baselines():
+        if not is_known_baseline(row, n_sources):
+            raise StoreError(
+                f"campaign {store.name!r} has a baseline {quoted(row.rule)} of source {quoted(row.task)}, "
+                "one of them unknown; 'evometa doctor' tells what can be kept"
+            )
         rates, scores = zip(*row.grid, strict=True)
         found[int(row.task)][row.rule] = TunedBaseline(row.rule, row.learning_rate, rates, scores)
     return found

@@ -7,14 +7,13 @@ optimization"; ranked by NSGA-II in place of one loss.)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from evometa.campaign.fitness import CommonTasks, Evaluated
+from evometa.campaign.fitness import CommonTasks, Evaluated, rounded_up
 from evometa.campaign.runs import Runs
 from evometa.config.sections import Rung
 from evometa.evolution.ranking import survivors
@@ -63,7 +62,7 @@ def race(
     values = np.empty((n, 0))
     for number, rung in enumerate((*rungs, _WHOLE)):
         is_whole = rung.horizon == 1.0
-        stay = math.ceil(rung.keep * len(inside))
+        stay = rounded_up(rung.keep * len(inside))
         stay = min(len(inside), stay if is_whole else max(stay, size))
         if stay == len(inside) and number < len(rungs):
             continue
@@ -113,4 +112,6 @@ def _told(whole: Evaluated | None, trial: Evaluated | None, left: int, n_rungs: 
         found = whole if trial is None else _after(trial, whole)
     if left == n_rungs:
         return found
-    return replace(found, pruned=True, message=found.message or f"left the race at rung {left}")
+    happened = found.message or (trial.message if trial is not None else "")
+    shorter = ", in shorter trainings" if whole is None else ""
+    return replace(found, pruned=True, message=happened or f"left the race at rung {left}{shorter}")

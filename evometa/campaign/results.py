@@ -145,7 +145,14 @@ def read_baselines(store: CampaignStore) -> list[BaselineValues]:
 def _values(
     store: CampaignStore, genomes: Sequence[Genome], objectives: Sequence[Objective], purpose: Purpose
 ) -> FloatArray:
-    return objective_values(genomes, _pooled(store, purpose), objectives)
+    runs = _pooled(store, purpose)
+    missing = next((genome.id for genome in genomes if genome.id not in runs), None)
+    if missing is not None:
+        raise StoreError(
+            f"campaign {store.name!r} has no {purpose} measurement of genome {missing}; 'evometa doctor' "
+            "tells what can be kept"
+        )
+    return objective_values(genomes, runs, objectives)
 
 
 def _pooled(store: CampaignStore, purpose: Purpose) -> dict[str, Runs]:
@@ -153,5 +160,4 @@ def _pooled(store: CampaignStore, purpose: Purpose) -> dict[str, Runs]:
     parts: dict[str, list[Runs]] = defaultdict(list)
     for evaluation in store.evaluations(purpose=purpose):
         parts[evaluation.genome_id].append(Runs.of(evaluation.tasks))
-    runs = {name: Runs.joined(own) for name, own in parts.items()}
-    return defaultdict(lambda: Runs.of(()), runs)
+    return {name: Runs.joined(own) for name, own in parts.items()}

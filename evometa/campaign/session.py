@@ -166,18 +166,12 @@ def refuse_changes(begun: CampaignConfig, now: CampaignConfig) -> None:
 
 
 def _refuse_code_of_genomes(store: CampaignStore, config: CampaignConfig) -> None:
-    """Raise StoreError where a stored genome or baseline names code that the configuration does not."""
+    """Raise StoreError where a stored genome names code that the configuration does not."""
     for family in store.families():
         if ":" in family and family not in config.evolution.families:
             raise StoreError(
                 f"campaign {store.name!r} has genomes of the family {quoted(family)}, which is code that "
                 "evolution.families does not name; 'evometa doctor' tells what can be kept"
-            )
-    for row in store.baselines():
-        if ":" in row.rule:
-            raise StoreError(
-                f"campaign {store.name!r} has a baseline {quoted(row.rule)}, which is code; baselines are "
-                "hand-designed rules; the file was made or changed by another program"
             )
 
 

@@ -25,13 +25,15 @@ def genome_report(store: CampaignStore, genome_id: str) -> Report:
     genome = store.genome(genome_id)
     learner = Learner.of(genome.family, genome.genes)
     called = f" ({genome.name})" if genome.name else ""
+    equal_to = store.first_with_updates_of(genome_id)
+    none = "none yet" if equal_to is None else f"none: the updates are those of {equal_to}"
     return Report(
         f"Genome {genome.id}{called} of campaign {store.name}",
-        _facts(genome, learner, store.first_with_updates_of(genome_id)),
+        _facts(genome, learner, equal_to),
         (
             Section("genes", _genes(genome)),
-            Section("values", _values(store, genome)),
-            Section("evaluations", _evaluations(store, genome)),
+            Section("values", _values(store, genome, none)),
+            Section("evaluations", _evaluations(store, genome, none)),
             _lineage(store, genome),
         ),
     )
@@ -76,7 +78,7 @@ def _genes(genome: Genome) -> Listing:
     return Listing("Genes", columns, rows)
 
 
-def _values(store: CampaignStore, genome: Genome) -> Listing:
+def _values(store: CampaignStore, genome: Genome, none: str) -> Listing:
     """Objective values by purpose, pooled over all evaluations made for it."""
     objectives = campaign_objectives(store)
     by_purpose: dict[tuple[str, str], list[Evaluation]] = {}
@@ -94,10 +96,10 @@ def _values(store: CampaignStore, genome: Genome) -> Listing:
         Column("runs"),
         *(Column(o.name, f"{o.name} [{o.unit}]" if o.unit else o.name) for o in objectives),
     ]
-    return Listing("Objective values", columns, rows, empty="not evaluated yet")
+    return Listing("Objective values", columns, rows, empty=none)
 
 
-def _evaluations(store: CampaignStore, genome: Genome) -> Listing:
+def _evaluations(store: CampaignStore, genome: Genome, none: str) -> Listing:
     rows = []
     for one in store.evaluations(genome_ids=[genome.id]):
         ends = Counter(task.status for task in one.tasks)
@@ -119,7 +121,7 @@ def _evaluations(store: CampaignStore, genome: Genome) -> Listing:
         Column("inner_steps"),
         Column("message"),
     ]
-    return Listing("Evaluations", columns, rows, empty="none yet")
+    return Listing("Evaluations", columns, rows, empty=none)
 
 
 def _counts(ends: Mapping[str, int]) -> str:

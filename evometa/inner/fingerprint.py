@@ -21,6 +21,7 @@ from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import StepContext
 from evometa.rules.learner import Learner, schedule_space
+from evometa.rules.registry import RULES
 from evometa.trees import Tree, tree_map
 
 #: Tensors of the made-up model: rules may work matrix by matrix.
@@ -36,9 +37,11 @@ def is_probed(candidate: Candidate) -> bool:
     """Whether the hash is of updates; else it is of all that they are made from, which is as good as unique.
 
     Weights that were meta-trained give the same updates only if they are the same weights. Schedules that
-    answer to the loss would have to be tried on a whole training.
+    answer to the loss would have to be tried on a whole training, and so would rules of a user's own, which
+    may do something else at a step that is not tried.
     """
-    return not candidate.weights and candidate.learner.schedule.elementwise
+    is_known = candidate.family in RULES.built_in_members
+    return is_known and not candidate.weights and candidate.learner.schedule.elementwise
 
 
 def ingredients_hash(candidate: Candidate, weights: str | None) -> str:

@@ -184,6 +184,12 @@ _CONTRADICTIONS: tuple[tuple[str, str], ...] = (
             (SELECT generation FROM evaluations WHERE purpose <> 'fitness')""",
     ),
     (
+        "genome {1} is in the front of generation {0}, the last one, and has no final measurements",
+        """SELECT c.generation, c.generation, c.genome_id FROM candidates AS c, campaign
+        WHERE campaign.finished AND c.in_front AND c.generation = (SELECT max(generation) FROM generations)
+            AND c.genome_id NOT IN (SELECT genome_id FROM evaluations WHERE purpose <> 'fitness')""",
+    ),
+    (
         # Evaluations are numbered as they come: that of a run without one is no older than the one before.
         "there are runs of an evaluation that is not there, of generation {0} at the earliest",
         """SELECT DISTINCT generation, generation FROM (

@@ -23,7 +23,7 @@ class CampaignSummary:
         state: ``running``, ``finished``, ``interrupted``, or ``unreadable`` (``problem`` says why).
         n_generations: whole generations stored.
         n_genomes: genomes stored.
-        best: objective → least value among the last generation's population and front.
+        best: objective → least value in the last generation's front.
         written: when the database last changed.
         problem: why it cannot be read, else "".
     """

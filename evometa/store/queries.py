@@ -110,7 +110,7 @@ class Queries(GenomeQueries):
         return values
 
     def best_values(self, generation: int) -> dict[str, float]:
-        """Objective → its least value in population and front after ``generation``; nan without any."""
+        """Objective → its least value in the front after ``generation``; nan without any."""
         with self.snapshot():
             self._require_generation(generation)
             return self._best_values("AND generation = ?", (generation,)).get(generation, {})
@@ -202,7 +202,7 @@ class Queries(GenomeQueries):
         rows = self._rows(
             f"""SELECT generation, {least} FROM candidates
             JOIN objective_values USING (generation, genome_id)
-            WHERE (place IS NOT NULL OR in_front) {condition} GROUP BY generation""",
+            WHERE in_front {condition} GROUP BY generation""",
             (*names, *parameters),
         )
         return {

@@ -151,7 +151,7 @@ def test_a_baseline_does_not_bring_code_into_the_users_own_campaign(
     storage = altered("UPDATE baselines SET rule = 'payload:rule' WHERE rule = 'lion'")
     done = evometa("run", finished.experiment, "--resume", "--storage", storage)
     assert done.code == 2
-    assert "has a baseline 'payload:rule', which is code" in done.err
+    assert "payload:rule" in done.err
     assert not payload.exists()
 
 
