@@ -64,20 +64,12 @@ def race(
         is_whole = rung.horizon == 1.0
         stay = rounded_up(rung.keep * len(inside))
         stay = min(len(inside), stay if is_whole else max(stay, size))
-        if stay == len(inside) and number < len(rungs):
-            continue
         first = done if is_whole else 0.0
-        if (
-            is_whole
-            and number < len(rungs)
-            and not all(
-                any(common.lap(*window, 1.0) is not None for common in tasks)
-                for window in ((first, rung.tasks), (rung.tasks, 1.0))
-            )
-        ):
+        laps = _laps(tasks, first, rung.tasks, rung.horizon)
+        splits = not is_whole or (laps and _laps(tasks, rung.tasks, 1.0, 1.0))
+        if number < len(rungs) and (stay == len(inside) or not splits):
             continue
-        laps = [common.lap(first, rung.tasks, rung.horizon) for common in tasks]
-        new, spent = evaluate(inside, [lap for lap in laps if lap is not None])
+        new, spent = evaluate(inside, laps)
         seconds += spent
         for index, one in zip(inside, new, strict=True):
             if is_whole:
@@ -96,6 +88,12 @@ def race(
     left[inside] = len(rungs)
     evaluated = [_told(whole.get(i), trials.get(i), int(left[i]), len(rungs)) for i in range(n)]
     return Race(evaluated, values, left, seconds)
+
+
+def _laps(tasks: Sequence[CommonTasks], first: float, last: float, horizon: float) -> list[CommonTasks]:
+    """Those of each source that has any from the share ``first`` up to ``last``."""
+    laps = (common.lap(first, last, horizon) for common in tasks)
+    return [lap for lap in laps if lap is not None]
 
 
 def _after(before: Evaluated | None, one: Evaluated) -> Evaluated:

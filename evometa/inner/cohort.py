@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -86,7 +86,12 @@ class Cohort:
 
 def by_structure(candidates: Sequence[Candidate]) -> dict[Hashable, list[int]]:
     """Indices of candidates grouped by structure, groups in order of first appearance."""
+    return grouped(candidate.learner.structure for candidate in candidates)
+
+
+def grouped(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+    """Places of equal ``keys``, in order of their first appearance."""
     groups: dict[Hashable, list[int]] = {}
-    for index, candidate in enumerate(candidates):
-        groups.setdefault(candidate.learner.structure, []).append(index)
+    for place, key in enumerate(keys):
+        groups.setdefault(key, []).append(place)
     return groups

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evometa.inner.cohort import Candidate
+from evometa.inner.cohort import Candidate, grouped
 from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import StepContext
@@ -52,10 +52,7 @@ def ingredients_hash(candidate: Candidate, weights: str | None) -> str:
 
 def by_rule(candidates: Sequence[Candidate]) -> dict[Hashable, list[int]]:
     """Indices of candidates grouped by the structure of their rule, whatever their schedules."""
-    groups: dict[Hashable, list[int]] = {}
-    for index, candidate in enumerate(candidates):
-        groups.setdefault((candidate.family, candidate.learner.parts[0]), []).append(index)
-    return groups
+    return grouped((candidate.family, candidate.learner.parts[0]) for candidate in candidates)
 
 
 @torch.no_grad()
@@ -125,11 +122,8 @@ def _factors(learners: Sequence[Learner], steps: Tensor, horizon: int) -> Tensor
     """What each schedule multiplies the step by at ``steps`` ``(P, K)``."""
     planned = torch.full((), float(horizon), dtype=torch.float64)
     context = StepContext(_LAYOUT, steps.unsqueeze(1), planned, None)
-    groups: dict[Hashable, list[int]] = {}
-    for index, learner in enumerate(learners):
-        groups.setdefault(learner.parts[1], []).append(index)
     found = torch.empty((len(learners), len(steps)), dtype=torch.float64)
-    for members in groups.values():
+    for members in grouped(learner.parts[1] for learner in learners).values():
         some = [learners[index] for index in members]
         hyper = _stacked(some, [name for name in some[0].hyper if name in schedule_space()])
         factor, _ = some[0].schedule.factor({}, hyper, {}, context)
