@@ -25,6 +25,7 @@ from evometa.campaign.session import run_campaign
 from evometa.config import CampaignConfig, load_config
 from evometa.execution import Executor, FingerprintUnit, Unit, pick_devices, pick_workers
 from evometa.genome.genome import Genome
+from evometa.native import build_all
 from evometa.objectives import find_objective
 from evometa.plots.registry import draw
 from evometa.rules.cost import count_anew
@@ -135,6 +136,7 @@ class _Watch(Silent):
 def measure(progress: Progress, device: str, *, quick: bool) -> Share:
     """Run the campaign in a temporary folder."""
     config = settings(device, quick=quick)
+    build_all()  # once a machine, not once a campaign
     with tempfile.TemporaryDirectory() as folder, timed_executor() as inner:
         started = time.perf_counter()
         path = run_campaign(config, Path(folder), listener=_Watch(progress))
