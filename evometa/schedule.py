@@ -37,14 +37,14 @@ def load(
     Raises GenomeError for a missing, damaged, foreign or newer file and for a learned rule, whose schedule
     means nothing without it, ValueError for a wrong option.
     """
-    genome, weights, trained_horizon = read_export(Path(path))
-    if learner_of(genome).rule_family.learned:
+    found = read_export(Path(path))
+    if learner_of(found.genome).rule_family.learned:
         raise GenomeError(
-            f"{path}: its rule {genome.family!r} is learned, and its schedule scales the steps of that rule; "
-            "load both with evometa.load_optimizer"
+            f"{path}: its rule {found.genome.family!r} is learned, and its schedule scales the steps of "
+            "that rule; load both with evometa.load_optimizer"
         )
-    steps = planned_horizon(path, horizon, trained_horizon)
-    return EvolvedSchedule(optimizer, genome, weights, horizon=steps, last_epoch=last_epoch)
+    steps = planned_horizon(path, horizon, found.horizon)
+    return EvolvedSchedule(optimizer, found.genome, found.weights, horizon=steps, last_epoch=last_epoch)
 
 
 class EvolvedSchedule(LRScheduler):

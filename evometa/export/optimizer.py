@@ -66,10 +66,10 @@ def load_optimizer(
 
     Raises GenomeError for a missing, damaged, foreign or newer file, ValueError for a wrong option.
     """
-    genome, weights, trained_horizon = read_export(Path(path))
-    steps = planned_horizon(path, horizon, trained_horizon)
+    found = read_export(Path(path))
+    steps = planned_horizon(path, horizon, found.horizon)
     return EvolvedOptimizer(
-        params, genome, weights, lr, weight_decay=weight_decay, horizon=steps, maximize=maximize
+        params, found.genome, found.weights, lr, weight_decay=weight_decay, horizon=steps, maximize=maximize
     )
 
 

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import evometa
 from evometa import native
-from evometa.errors import GenomeError, clipped
+from evometa.errors import GenomeError, clipped, one_line
 from evometa.export.file import check_weights, learner_of
 from evometa.export.optimizer import EvolvedOptimizer
 from evometa.export.standalone.assembly import assembled
@@ -68,7 +69,13 @@ class Standalone:
 
 
 def export_standalone(
-    path: Path, genome: Genome, weights: Tree, *, horizon: int, provenance: Mapping[str, object]
+    path: Path,
+    genome: Genome,
+    weights: Tree,
+    *,
+    horizon: int,
+    provenance: Mapping[str, object],
+    card: str | None = None,
 ) -> list[Path]:
     """Write the Python file and, for very many weights, a file of them beside it; returns the paths.
 
@@ -81,7 +88,7 @@ def export_standalone(
         raise GenomeError(
             f"{path}: a file of this name would hide Python's or PyTorch's own module {path.stem!r}"
         )
-    made = standalone(path.stem, genome, weights, horizon=horizon, provenance=provenance)
+    made = standalone(path.stem, genome, weights, horizon=horizon, provenance=provenance, card=card)
     files = {path: made.text.encode()}
     if made.weights is not None:
         files[path.with_name(made.weights_name)] = made.weights
@@ -96,7 +103,13 @@ def export_standalone(
 
 
 def standalone(
-    module: str, genome: Genome, weights: Tree, *, horizon: int, provenance: Mapping[str, object]
+    module: str,
+    genome: Genome,
+    weights: Tree,
+    *,
+    horizon: int,
+    provenance: Mapping[str, object],
+    card: str | None = None,
 ) -> Standalone:
     """The file's text, for a module of this name. Raises GenomeError as :func:`export_standalone`."""
     learner = learner_of(genome)
@@ -133,19 +146,23 @@ def standalone(
         raise GenomeError(
             f"the code of {genome.family!r} holds an object without a form as text ({error})"
         ) from error
-    header = _header(module, genome, learner, horizon, provenance)
+    header = _header(module, genome, learner, horizon, provenance, card)
     return Standalone("\n".join([*header, "", *imports, *lines]) + "\n", f"{module}.weights.pt", beside)
 
 
 def _header(
-    module: str, genome: Genome, learner: Learner, horizon: int, provenance: Mapping[str, object]
+    module: str,
+    genome: Genome,
+    learner: Learner,
+    horizon: int,
+    provenance: Mapping[str, object],
+    card: str | None,
 ) -> list[str]:
     called = f" {clipped(genome.name)}" if genome.name else ""
-    version = provenance.get("evometa", "")
     facts = json.dumps(dict(provenance), ensure_ascii=True, indent=4)
     paragraphs = [
         f"An optimizer that was evolved:{called} {genome.family}, genome {clipped(genome.id)}.",
-        f"Made by evometa {clipped(str(version))} from the code that evolved it. It needs PyTorch alone.",
+        f"Made by evometa {evometa.__version__} from the code that evolved it. It needs PyTorch alone.",
         _HOW_TO_USE.format(module=module, horizon=horizon),
         "What it does:",
         "\n".join(_indented(learner.describe())),
@@ -153,6 +170,9 @@ def _header(
         "Where it comes from:",
         textwrap.indent(facts, "    "),
     ]
+    if card is not None:
+        page = "\n".join(map(one_line, card.splitlines()))
+        paragraphs += ["Its bench card:", textwrap.indent(page, "    ")]
     return docstring("\n\n".join(paragraphs), 0)
 
 
