@@ -189,6 +189,13 @@ CARD = """# Bench card: best
 """
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "recurrent"])
+def test_the_header_says_that_steps_fade_where_anything_is_learned(drawn: Drawn, schedule: str) -> None:
+    genome, weights = drawn("adam", schedule)
+    header = ast.get_docstring(ast.parse(standalone("b", genome, weights, horizon=5, provenance={}).text))
+    assert ("Past it, steps become smaller" in str(header)) == (schedule == "recurrent")
+
+
 def test_the_header_holds_the_bench_card(drawn: Drawn, tmp_path: Path) -> None:
     genome, weights = drawn("mlp")
     plain = standalone("best", genome, weights, horizon=5, provenance={}).text

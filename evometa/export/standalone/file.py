@@ -56,7 +56,8 @@ How to use it, with this file beside your script:
         loss.backward()
         optimizer.step(loss=loss)
 
-``lr`` multiplies the evolved step; ``horizon`` is the number of steps you plan: {horizon} if left out."""
+``lr`` multiplies the evolved step; ``horizon`` is the number of steps you plan: {horizon} if left out.
+{past_it}"""
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,12 @@ def _header(
     card: str | None,
 ) -> list[str]:
     called = f" {clipped(genome.name)}" if genome.name else ""
+    past_it = "Past it, steps become smaller and smaller." if learner.has_weights else ""
     facts = json.dumps(dict(provenance), ensure_ascii=True, indent=4)
     paragraphs = [
         f"An optimizer that was evolved:{called} {genome.family}, genome {clipped(genome.id)}.",
         f"Made by evometa {evometa.__version__} from the code that evolved it. It needs PyTorch alone.",
-        _HOW_TO_USE.format(module=module, horizon=horizon),
+        _HOW_TO_USE.format(module=module, horizon=horizon, past_it=past_it).rstrip(),
         "What it does:",
         "\n".join(_indented(learner.describe())),
         "\n".join(line for formula in learner.formula().splitlines() for line in _indented(formula)),
