@@ -10,7 +10,7 @@ SETUP_INPUTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help campaign benchmark test slow-test soak fuzz lint sdist clean
+.PHONY: help campaign benchmark test test-clients slow-test soak fuzz lint sdist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,10 +28,15 @@ benchmark: $(VENV)/installed-benchmark ## time inner training beside a naive loo
 	$(BIN)/python -m benchmarks
 
 # One thread for each of the two test processes: more only get in each other's way.
-test slow-test soak: export OMP_NUM_THREADS := 1
+test test-clients slow-test soak: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/installed-dev ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+# Without the trainers its tests would be left out, and it would pass.
+test-clients: $(VENV)/installed-clients ## run exported optimizers inside the trainers of transformers and Lightning
+	$(BIN)/python -c 'import accelerate, pytorch_lightning, transformers'
+	$(BIN)/python -m pytest tests/export/test_clients.py
 
 slow-test: $(VENV)/installed-dev ## run the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -68,6 +73,10 @@ $(VENV)/installed: $(SETUP_INPUTS)
 $(VENV)/installed-dev: $(SETUP_INPUTS)
 	$(call install,.[dev])
 	@touch $(VENV)/installed $@
+
+$(VENV)/installed-clients: $(VENV)/installed-dev
+	$(call install,.[clients])
+	@touch $@
 
 $(VENV)/installed-fuzz: $(SETUP_INPUTS)
 	$(call install,.[fuzz])

@@ -37,14 +37,14 @@ def load(
     Raises GenomeError for a missing, damaged, foreign or newer file and for a learned rule, whose schedule
     means nothing without it, ValueError for a wrong option.
     """
-    genome, weights, trained_horizon = read_export(Path(path))
-    if learner_of(genome).rule_family.learned:
+    found = read_export(Path(path))
+    if learner_of(found.genome).rule_family.learned:
         raise GenomeError(
-            f"{path}: its rule {genome.family!r} is learned, and its schedule scales the steps of that rule; "
-            "load both with evometa.load_optimizer"
+            f"{path}: its rule {found.genome.family!r} is learned, and its schedule scales the steps of "
+            "that rule; load both with evometa.load_optimizer"
         )
-    steps = planned_horizon(path, horizon, trained_horizon)
-    return EvolvedSchedule(optimizer, genome, weights, horizon=steps, last_epoch=last_epoch)
+    steps = planned_horizon(path, horizon, found.horizon)
+    return EvolvedSchedule(optimizer, found.genome, found.weights, horizon=steps, last_epoch=last_epoch)
 
 
 class EvolvedSchedule(LRScheduler):
@@ -60,7 +60,8 @@ class EvolvedSchedule(LRScheduler):
 
     Args:
         weights: the genome's weights φ; those of its update rule, if any, are left alone.
-        horizon: planned number of steps; after it the factor stays where it ends.
+        horizon: planned number of steps. After it the factor stays where it ends; that of a learned schedule,
+            which was never trained there, becomes smaller and smaller.
 
     Raises GenomeError for a genome or weights that are not valid, ValueError for a wrong horizon.
     """
@@ -127,4 +128,5 @@ class EvolvedSchedule(LRScheduler):
         loss = None if self._loss is None else self._loss.double().cpu()
         context = StepContext(Layout.of({}), step, horizon, loss)
         factor, self._state = self._learner.factor(self._weights, self._hyper, self._state, context)
-        self._factor, self._factor_of, self._loss = float(factor), self.last_epoch, None
+        guard = self._learner.guard(self.last_epoch, self._horizon)
+        self._factor, self._factor_of, self._loss = float(factor) * guard, self.last_epoch, None

@@ -11,7 +11,6 @@ from evometa.bench.pool import POOL
 from evometa.config import TaskSource
 from evometa.errors import BenchError, GenomeError
 from evometa.export.file import read_export
-from evometa.genome.codec import load_genome
 from evometa.genome.genome import Genome
 from evometa.inner.cohort import Candidate
 from evometa.rules.registry import RULES
@@ -99,11 +98,8 @@ def read_genome(path: Path) -> GenomeFile:
         if RULES[genome.family].learned:
             raise GenomeError(f"{path}: rule {genome.family!r} has weights, which no JSON holds; export it")
         return GenomeFile(label, _candidate(genome, {}), None, {})
-    genome, weights, horizon = read_export(path)
-    provenance = load_genome(path)[2].get("provenance")
-    return GenomeFile(
-        label, _candidate(genome, weights), horizon, provenance if isinstance(provenance, dict) else {}
-    )
+    found = read_export(path)
+    return GenomeFile(label, _candidate(found.genome, found.weights), found.horizon, found.provenance)
 
 
 def _candidate(genome: Genome, weights: Tree) -> Candidate:

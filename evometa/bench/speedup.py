@@ -167,7 +167,7 @@ def final_loss_ratios(
 
     ``ours``, ``theirs`` and ``initial`` are ``(…)``: final losses, and the loss that both started from. As in
     every comparison of evometa, a final loss that is not finite counts as the initial one, and losses below
-    ``noise_floor`` as it. :func:`~evometa.bench.statistics.geometric_mean` sums them up.
+    ``noise_floor`` as it.
 
     Raises ValueError for an initial loss that is not finite, or a floor that is not positive.
     """

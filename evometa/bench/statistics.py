@@ -115,14 +115,6 @@ def mean(scores: FloatArray) -> FloatArray:
     return np.asarray(_flat(scores).mean(axis=-1))
 
 
-def geometric_mean(scores: FloatArray) -> FloatArray:
-    """Geometric mean of all scores of a matrix. Raises ValueError unless they are finite and positive."""
-    flat = _flat(scores)
-    if not (flat > 0).all():
-        raise ValueError(f"scores hold {flat.min()}, expected positive ones")
-    return np.asarray(stats.gmean(flat, axis=-1))
-
-
 def probability_of_improvement(ours: FloatArray, theirs: FloatArray) -> FloatArray:
     """How likely one of our runs scores higher than one of theirs on the same task, averaged over tasks.
 

@@ -1,4 +1,4 @@
-"""``evometa export CAMPAIGN``: one genome as a file that ``evometa.load_optimizer`` reads, or as Python."""
+"""``evometa export``: one genome as a file that ``evometa.load_optimizer`` reads, or as Python."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import typer
 from rich.text import Text
 
 from evometa.cli.output import console, printable
-from evometa.cli.parameters import AllowCodeOption, CampaignArgument, StorageOption, code_of, open_campaign
+from evometa.cli.parameters import AllowCodeOption, StorageOption, code_of, complete_campaign, open_campaign
 from evometa.cli.selection import BestOption, GenomeOption, KneeOption, chosen_genome, require_one
+from evometa.errors import GenomeError
 
 if TYPE_CHECKING:
     from evometa.campaign import Front
+    from evometa.export.file import Exported
     from evometa.genome.genome import Genome
     from evometa.store import CampaignStore
 
 
 def export(
-    campaign: CampaignArgument,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CAMPAIGN|FILE",
+            help="A campaign's name, or the path of its folder or database; or a FILE.safetensors that was "
+            "exported before.",
+            autocompletion=complete_campaign,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -34,6 +44,15 @@ def export(
             help="A Python file that needs PyTorch alone, made from the rule's own code; replaced likewise.",
         ),
     ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.md",
+            help="A bench card, as evometa bench writes it, that goes along.  [default: the one that the "
+            "file has]",
+            show_default=False,
+        ),
+    ] = None,
     knee: KneeOption = False,
     best: BestOption = None,
     genome: GenomeOption = None,
@@ -42,35 +61,49 @@ def export(
 ) -> None:
     """Export one optimizer: its weights and its genome in one safetensors file, or as readable Python.
 
-    Name exactly one of **--knee**, **--best** and **--genome**, and **--out**, **--standalone** or both.
-    Values are those on meta_valid.
+    Of a campaign name exactly one of **--knee**, **--best** and **--genome**, of a file none of them; and
+    **--out**, **--standalone** or both. Values are those on meta_valid.
     """
-    require_one(knee, best, genome)
+    from_file = Path(source).suffix == ".safetensors"
+    if from_file and (knee or best is not None or genome is not None):
+        raise GenomeError(f"{source} holds one genome: leave out --knee, --best and --genome")
+    if not from_file:
+        require_one(knee, best, genome)
     if out is None and standalone is None:
         raise typer.BadParameter("nothing to write: name a file with --out, or with --standalone")
-    with code_of(campaign, allow_code), open_campaign(campaign, storage) as store, store.snapshot():
-        from evometa.campaign.results import stored_candidate
-        from evometa.export import export_genome
-        from evometa.export.standalone import export_standalone
 
-        chosen = chosen_genome(store, best, genome)
-        weights = dict(stored_candidate(store, chosen).weights)
-        horizon, provenance = _provenance(store, chosen)
+    from evometa.export import export_genome
+    from evometa.export.file import read_card, read_export
+    from evometa.export.standalone import export_standalone
+
+    if from_file:
+        found = read_export(Path(source))
+    else:
+        with code_of(source, allow_code), open_campaign(source, storage) as store, store.snapshot():
+            found = _of_campaign(store, chosen_genome(store, best, genome))
+    chosen, weights, horizon, provenance = found.genome, found.weights, found.horizon, found.provenance
+    if horizon is None:
+        raise GenomeError(f"{source} names no trained horizon; export its genome from the campaign again")
+    page = found.card if card is None else read_card(card)
     if out is not None:
-        export_genome(out, chosen, weights, horizon=horizon, provenance=provenance)
+        export_genome(out, chosen, weights, horizon=horizon, provenance=provenance, card=page)
         _explain([out], chosen, f'import evometa\n\noptimizer = evometa.load_optimizer("{out}", ')
     if standalone is not None:
-        files = export_standalone(standalone, chosen, weights, horizon=horizon, provenance=provenance)
+        files = export_standalone(
+            standalone, chosen, weights, horizon=horizon, provenance=provenance, card=page
+        )
         use = f"from {standalone.stem} import EvolvedOptimizer\n\noptimizer = EvolvedOptimizer("
         _explain(files, chosen, use)
 
 
-def _provenance(store: CampaignStore, genome: Genome) -> tuple[int, dict[str, object]]:
-    """The horizon that the genome was evolved for, and where it comes from."""
+def _of_campaign(store: CampaignStore, genome: Genome) -> Exported:
+    """A genome with its weights, the horizon that it was evolved for, and where it comes from."""
     import evometa
     from evometa.campaign import read_front
-    from evometa.campaign.results import campaign_config
+    from evometa.campaign.results import campaign_config, stored_candidate
+    from evometa.export.file import Exported
 
+    weights = dict(stored_candidate(store, genome).weights)
     config = campaign_config(store)
     provenance: dict[str, object] = {
         "campaign": store.name,
@@ -80,7 +113,7 @@ def _provenance(store: CampaignStore, genome: Genome) -> tuple[int, dict[str, ob
         "search": {"inner_steps": store.n_inner_steps(), "seconds": _seconds(store)},
         **_front_values(read_front(store), genome),
     }
-    return max(source.horizon for source in config.tasks), provenance
+    return Exported(genome, weights, max(source.horizon for source in config.tasks), provenance, None)
 
 
 def _seconds(store: CampaignStore) -> float:

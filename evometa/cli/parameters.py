@@ -51,8 +51,9 @@ def code_of(campaign: str, allowed: bool) -> AbstractContextManager[None]:
 
 def _campaign_on_the_line(context: typer.Context) -> CampaignStore:
     """The campaign that an unfinished command names; an option without its value leaves it unparsed."""
-    named = context.params.get("campaign") or next(iter(context.args), "")
-    return open_campaign(named, context.params.get("storage"))
+    given = context.params
+    named = given.get("campaign") or given.get("source") or next(iter(context.args), "")
+    return open_campaign(named, given.get("storage"))
 
 
 def complete_campaign(context: typer.Context, incomplete: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""The exported file: genome, weights and the horizon they were trained for, checked when written and read."""
+"""The exported file: a genome and all that belongs to it, checked when written and read."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -11,18 +12,48 @@ import torch
 
 from evometa.errors import GenomeError, UnknownNameError, unknown
 from evometa.export.checks import is_horizon
-from evometa.genome.codec import load_genome, save_genome
+from evometa.genome.codec import load_genome, require_regular, save_genome
 from evometa.genome.genome import Genome
 from evometa.rules.learner import Learner
 from evometa.rules.registry import RULES
 from evometa.trees import Tree
 
+#: What a file's extra facts call the bench card.
+_CARD = "bench_card"
+
 #: Types that weights may come in; the optimizer computes in float32 or float64 all the same.
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
+#: Bytes of a bench card at most; one that ``evometa bench`` writes has a few thousand.
+MOST_OF_CARD = 2**16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an exported file holds.
+
+    Attributes:
+        weights: the genome's weights φ; {} where nothing is learned.
+        horizon: planned number of inner steps the genome was evolved for; None where the file names none.
+        provenance: where it comes from, plain JSON data; a stranger's words.
+        card: its bench card, a Markdown page; a stranger's words too, None where there is none.
+    """
+
+    genome: Genome
+    weights: Tree
+    horizon: int | None
+    provenance: Mapping[str, object]
+    card: str | None
+
 
 def export_genome(
-    path: Path, genome: Genome, weights: Tree, *, horizon: int, provenance: Mapping[str, object]
+    path: Path,
+    genome: Genome,
+    weights: Tree,
+    *,
+    horizon: int,
+    provenance: Mapping[str, object],
+    card: str | None = None,
 ) -> None:
     """Write one safetensors file that :func:`~evometa.export.optimizer.load_optimizer` reads.
 
@@ -31,12 +62,15 @@ def export_genome(
         weights: the genome's weights φ; {} where nothing is learned.
         horizon: planned number of inner steps the genome was evolved for.
         provenance: where it comes from (campaign, versions, objective values), plain JSON data.
+        card: its bench card, a Markdown page.
 
     Raises GenomeError for a genome or weights that could not be loaded again, and where no file can be
     written.
     """
     _check_whole(genome, weights)
-    extra = {"horizon": _checked_horizon(horizon), "provenance": dict(provenance)}
+    extra: dict[str, object] = {"horizon": _checked_horizon(horizon), "provenance": dict(provenance)}
+    if card is not None:
+        extra[_CARD] = card
     try:
         if not path.parent.is_dir():
             raise GenomeError(f"{path}: the directory {str(path.parent)!r} does not exist; create it first")
@@ -45,8 +79,8 @@ def export_genome(
         raise GenomeError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def read_export(path: Path) -> tuple[Genome, Tree, int | None]:
-    """Genome, weights and trained horizon (None where the file names none) of a file, all checked.
+def read_export(path: Path) -> Exported:
+    """What an exported file holds, its genome, weights and horizon checked.
 
     Raises GenomeError naming the file for one that is missing, damaged, foreign or from a newer version,
     and for a genome that is not complete, or a genome or weights that this version does not know.
@@ -57,7 +91,33 @@ def read_export(path: Path) -> tuple[Genome, Tree, int | None]:
         horizon = None if "horizon" not in extra else _checked_horizon(extra["horizon"])
     except GenomeError as error:
         raise GenomeError(f"{path}: {error}") from error
-    return genome, weights, horizon
+    provenance, card = extra.get("provenance"), extra.get(_CARD)
+    return Exported(
+        genome,
+        weights,
+        horizon,
+        provenance if isinstance(provenance, dict) else {},
+        card if isinstance(card, str) else None,
+    )
+
+
+def read_card(path: Path) -> str:
+    """The bench card in a file of its own, as ``evometa bench`` writes it.
+
+    Raises GenomeError for a file that is missing or cannot be read, or is no text of MOST_OF_CARD bytes.
+    """
+    try:
+        require_regular(path, path.stat().st_mode)
+        with path.open("rb") as file:
+            data = file.read(MOST_OF_CARD + 1)
+    except OSError as error:
+        raise GenomeError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) > MOST_OF_CARD:
+        raise GenomeError(f"{path}: longer than {MOST_OF_CARD:,} bytes, expected a card of 'evometa bench'")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise GenomeError(f"{path}: not text in UTF-8, expected a card of 'evometa bench'") from error
 
 
 def attach_card(path: Path, card: str) -> None:
@@ -69,7 +129,7 @@ def attach_card(path: Path, card: str) -> None:
     read_export(path)
     genome, weights, extra = load_genome(path)
     try:
-        save_genome(path, genome, weights, extra={**extra, "bench_card": card})
+        save_genome(path, genome, weights, extra={**extra, _CARD: card})
     except OSError as error:
         raise GenomeError(f"{path}: cannot be written ({error.strerror})") from error
 

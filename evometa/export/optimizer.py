@@ -66,10 +66,10 @@ def load_optimizer(
 
     Raises GenomeError for a missing, damaged, foreign or newer file, ValueError for a wrong option.
     """
-    genome, weights, trained_horizon = read_export(Path(path))
-    steps = planned_horizon(path, horizon, trained_horizon)
+    found = read_export(Path(path))
+    steps = planned_horizon(path, horizon, found.horizon)
     return EvolvedOptimizer(
-        params, genome, weights, lr, weight_decay=weight_decay, horizon=steps, maximize=maximize
+        params, found.genome, found.weights, lr, weight_decay=weight_decay, horizon=steps, maximize=maximize
     )
 
 
@@ -82,7 +82,8 @@ class EvolvedOptimizer(Optimizer):
 
     Args:
         weights: the genome's weights φ; {} where nothing is learned.
-        horizon: planned number of steps; after it the schedule stays where it ends.
+        horizon: planned number of steps. After it the schedule stays where it ends, and where anything is
+            learned, a rule or a schedule, steps become smaller and smaller: they were never trained there.
         maximize: climb the objective whose gradients are given, by descending its negative: gradients are
             negated, and so is the loss for the rules that read it (for the schedule, where every group
             climbs). Rules and schedules that read the loss compare it with the first positive one; of an
@@ -259,21 +260,23 @@ class EvolvedOptimizer(Optimizer):
         states = cast(States, self.state)
         # Absent before the first step and after optimizer.state.clear(), as any torch.optim optimizer's.
         whole = states[SCHEDULE_KEY] or self._fresh_model_state()
+        n_steps = int(whole["step"])
         new: Tree = {}
         if self._learner.schedule.elementwise:
-            factor = self._factor_ahead(int(whole["step"]), device, dtype)
+            factor = self._factor_ahead(n_steps, device, dtype)
         else:
             placed = self._buckets.placed(device, dtype)
             context = StepContext(
                 self._layout(),
-                number(int(whole["step"]), device, dtype),
+                number(n_steps, device, dtype),
                 number(self._horizon, device, dtype),
                 None if loss is None else loss.to(device, dtype),
             )
             state = _cast(whole, device, dtype)
             factor, new = self._learner.factor(placed.weights, placed.hyper, state, context)
         states[SCHEDULE_KEY] = {"step": whole["step"].cpu() + 1, "horizon": whole["horizon"].cpu(), **new}
-        return factor
+        guard = self._learner.guard(n_steps, self._horizon)
+        return factor if guard == 1.0 else factor * guard
 
     def _factor_ahead(self, step: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The factor of a schedule that only counts: many are computed at once and kept.

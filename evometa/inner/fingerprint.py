@@ -20,8 +20,9 @@ from evometa.inner.cohort import Candidate, grouped
 from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import StepContext
-from evometa.rules.learner import Learner, schedule_space
+from evometa.rules.learner import Learner
 from evometa.rules.registry import RULES
+from evometa.rules.schedule_space import schedule_space
 from evometa.trees import Tree, tree_map
 
 #: Tensors of the made-up model: rules may work matrix by matrix.

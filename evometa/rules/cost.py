@@ -31,9 +31,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import StepContext, UpdateRule
-from evometa.rules.learner import Learner, Structural, schedule_space
+from evometa.rules.learner import Learner, Structural
 from evometa.rules.registry import SCHEDULES
 from evometa.rules.schedule_base import Schedule
+from evometa.rules.schedule_space import schedule_space
 from evometa.trees import Tree, count, under_prefix, with_prefix
 
 #: The model on which every learner is measured.

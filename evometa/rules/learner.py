@@ -14,15 +14,18 @@ import torch
 from torch import Tensor
 
 from evometa.errors import GenomeError, quoted
-from evometa.genome.genes import Choice, Gene, Value
+from evometa.genome.genes import Value
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.native.tasks import PerceptronTasks
-from evometa.registry import MadeOf
 from evometa.rules.base import Hyper, RuleFamily, StepContext, Steps, UpdateRule
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
+from evometa.rules.schedule_space import schedule_space
 from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
+
+#: Past the planned horizon H the k-th step of a genome with weights is multiplied by (H/k)^GUARD_POWER.
+GUARD_POWER = 1
 
 #: Integer, choice and subset genes with their values.
 Structural = tuple[tuple[str, Value], ...]
@@ -32,11 +35,6 @@ _SPACES: dict[int, tuple[RuleFamily, Space, Space]] = {}
 #: Learners by family and genes with the space they were checked by, the latest last; how many are kept.
 _LEARNERS: dict[Hashable, tuple[Space, Learner]] = {}
 _N_REMEMBERED = 2048
-
-
-def schedule_space() -> Space:
-    """The gene ``schedule`` and the conditional genes of every registered schedule."""
-    return _schedule_space()
 
 
 def learner_space(family: RuleFamily) -> Space:
@@ -106,6 +104,11 @@ class Learner:
     @cached_property
     def space(self) -> Space:
         return learner_space(self.rule_family)
+
+    @cached_property
+    def has_weights(self) -> bool:
+        """As :func:`has_weights`, of a genome."""
+        return has_weights(self.family, dict(self.genes))
 
     @cached_property
     def structure(self) -> tuple[str, Structural]:
@@ -272,6 +275,17 @@ class Learner:
         )
         return factor, with_prefix("schedule", new)
 
+    def guard(self, n_steps: int, horizon: int) -> float:
+        """The factor on the step after ``n_steps`` updates, beside the schedule's; 1 within the horizon.
+
+        No weights were trained beyond it, where the steps that they make could be anything: each is held back
+        more than the one before, see :data:`GUARD_POWER`. A genome without weights goes on as it was. In a
+        campaign trainings end at the horizon, so only exported optimizers ask.
+        """
+        if not self.has_weights or n_steps < horizon:
+            return 1.0
+        return (horizon / (n_steps + 1)) ** GUARD_POWER
+
     def scaled_step(
         self,
         weights: Tree,
@@ -297,27 +311,3 @@ class Learner:
         genes = dict(self.genes)
         factor = self.schedule_family.formula(genes)
         return f"{self.rule_family.formula(genes)}\nθ ← θ + s(k)·Δ,  s(k) = {factor}"
-
-
-def _space_of(registered: list[tuple[str, ScheduleFamily]]) -> Space:
-    """Genes of one name that several schedules share (a warm-up) become one gene active for each of them."""
-    names = tuple(name for name, _ in registered)
-    merged: dict[str, Gene] = {"schedule": Choice("schedule", names, note="factor on the step over time")}
-    for gene in (
-        replace(gene, when={"schedule": (name,), **gene.when})
-        for name, family in registered
-        for gene in family.space
-    ):
-        if gene.name not in merged:
-            merged[gene.name] = gene
-            continue
-        first = merged[gene.name]
-        if replace(first, when={}) != replace(gene, when={}) or set(first.when) != {"schedule"}:
-            raise GenomeError(f"gene {gene.name!r} is declared differently by two schedules")
-        merged[gene.name] = replace(
-            first, when={"schedule": (*first.when["schedule"], *gene.when["schedule"])}
-        )
-    return Space(tuple(merged.values()))
-
-
-_schedule_space = MadeOf(SCHEDULES, _space_of)

@@ -16,7 +16,6 @@ from scipy import stats
 from evometa.bench.statistics import (
     Statistic,
     estimate,
-    geometric_mean,
     interquartile_mean,
     mean,
     probability_of_improvement,
@@ -93,18 +92,12 @@ def test_it_never_falls_when_a_score_rises(scores: FloatArray, index: int, rise:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("statistic", [mean, interquartile_mean, geometric_mean])
+@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
 def test_what_is_no_number_is_refused_rather_than_cut_off(statistic: Statistic, value: float) -> None:
     with pytest.raises(
         ValueError, match="scores hold NaN or infinity; give runs that diverged a finite value"
     ):
         statistic(np.array([[1.0, 2.0, 3.0, value]]))
-
-
-def test_the_geometric_mean_is_that_of_ratios() -> None:
-    assert float(geometric_mean(np.array([[1.0, 4.0], [0.5, 8.0]]))) == pytest.approx(2.0)
-    with pytest.raises(ValueError, match=r"scores hold 0\.0, expected positive ones"):
-        geometric_mean(np.array([[1.0, 0.0]]))
 
 
 @given(pairs)
@@ -152,7 +145,7 @@ def test_of_two_rivals_each_is_resampled_by_itself() -> None:
 
 
 @given(arrays(np.float64, st.integers(1, 5), elements=st.floats(1e-3, 1e3)), st.integers(2, 5))
-@pytest.mark.parametrize("statistic", [mean, interquartile_mean, geometric_mean])
+@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
 def test_seeds_that_agree_leave_no_doubt(statistic: Statistic, tasks: FloatArray, n_seeds: int) -> None:
     found = estimate(statistic, np.repeat(tasks[:, None], n_seeds, axis=1), rng=rng("agree"), n_resamples=20)
     assert found.low == found.value == found.high

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from evometa.genome.codec import save_genome
+from evometa.genome.genome import Genome
+
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 
 #: (what is replaced in the TOML, by what, what the line must say)
@@ -194,6 +197,53 @@ def test_export_to_where_it_cannot_be_written(
 ) -> None:
     one_line(evometa("export", "tiny", "--knee", option, name), name, said)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("selectors", ["--knee", "--best meta_loss", "--genome 000-000"])
+def test_an_exported_file_holds_one_genome(evometa, tmp_path: Path, selectors: str) -> None:
+    outcome = evometa("export", "it.safetensors", *selectors.split(), "--standalone", "it.py")
+    one_line(outcome, "it.safetensors", "leave out --knee, --best and --genome")
+    assert not any(tmp_path.iterdir())
+
+
+def test_export_of_a_file_that_is_missing_or_something_else(evometa, tmp_path: Path) -> None:
+    one_line(evometa("export", "it.safetensors", "--standalone", "it.py"), "it.safetensors", "no such file")
+    (tmp_path / "it.safetensors").write_bytes(b"no tensors")
+    one_line(evometa("export", "it.safetensors", "--standalone", "it.py"), "truncated or foreign")
+    outcome = evometa("export", "it.safetensors")
+    assert outcome.code == 2
+    assert "--standalone" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["it.safetensors"]
+
+
+def test_export_of_a_file_that_names_no_horizon(evometa, tmp_path: Path) -> None:
+    genes = {"lr": 0.1, "schedule": "constant"}
+    save_genome(tmp_path / "it.safetensors", Genome("1", "sgd", genes), {})
+    one_line(evometa("export", "it.safetensors", "--standalone", "it.py"), "names no trained horizon")
+    assert [path.name for path in tmp_path.iterdir()] == ["it.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        ("folder", "is a directory"),
+        (b"x" * 70_000, "longer than 65,536 bytes"),
+        (b"\xff\xfe\x00", "not text in UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--out it.safetensors", "--standalone it.py"])
+def test_a_card_that_is_none(
+    evometa, tmp_path: Path, option: str, content: bytes | str | None, said: str
+) -> None:
+    card = tmp_path / "card.md"
+    if content == "folder":
+        card.mkdir()
+    elif isinstance(content, bytes):
+        card.write_bytes(content)
+    there = list(tmp_path.iterdir())
+    one_line(evometa("export", "tiny", "--knee", *option.split(), "--card", "card.md"), "card.md", said)
+    assert list(tmp_path.iterdir()) == there
 
 
 def test_export_by_an_unknown_objective(evometa, tmp_path: Path) -> None:

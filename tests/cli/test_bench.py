@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_a_genome_file_becomes_a_table_a_card_figures_and_a_document(folder: Pat
         assert part in text
     assert load_genome(folder / "knee.safetensors")[2]["bench_card"] == text
     assert evometa.load_optimizer("knee.safetensors", [torch.nn.Parameter(torch.zeros(3))])
+    assert run_command("export", "knee.safetensors", "--standalone", "home.py").code == 0
+    (folder / "found" / "card.md").rename(folder / "card.md")
+    assert run_command("export", "knee.safetensors", "--standalone", "same.py", "--card", "card.md").code == 0
+    header = str(ast.get_docstring(ast.parse((folder / "home.py").read_text(encoding="utf-8"))))
+    assert [line.strip() for line in header.splitlines()][-len(text.splitlines()) :] == text.splitlines()
+    assert (folder / "same.py").read_text("utf-8").replace("from same", "from home") == (
+        folder / "home.py"
+    ).read_text("utf-8")
     losses = np.load(folder / "found" / "losses.npz")
     assert losses["genome/knee"].shape == losses["baseline/adam"].shape == (4, 2, 13)
 

@@ -101,6 +101,36 @@ def test_both_files_in_one_go(evometa, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["it.py", "it.safetensors"]
 
 
+def test_an_exported_file_becomes_python_with_its_provenance_and_its_card(
+    evometa, store: CampaignStore, tmp_path: Path
+) -> None:
+    (tmp_path / "card.md").write_text("# Bench card: it\n\n| rule | “a” |\n", encoding="utf-8")
+    genome = next(one for one in store.genomes() if one.weights)
+    straight = ("--out", "it.safetensors", "--standalone", "straight.py", "--card", "card.md")
+    assert evometa("export", "tiny", "--genome", genome.id, *straight).code == 0
+    outcome = evometa("export", "it.safetensors", "--standalone", "taken.py", "--out", "again.safetensors")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "from taken import EvolvedOptimizer" in outcome.out
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "it.safetensors").read_bytes()
+    text = (tmp_path / "taken.py").read_text(encoding="utf-8")
+    assert text.replace("from taken", "from straight") == (tmp_path / "straight.py").read_text("utf-8")
+    for said in (genome.id, '"campaign": "tiny"', '"seed": 3', "# Bench card: it", "| rule | “a” |"):
+        assert said in text
+
+
+def test_a_card_can_be_added_to_a_file_and_replaced(evometa, tmp_path: Path) -> None:
+    assert evometa("export", "tiny", "--knee", "--out", "it.safetensors").code == 0
+    before = load_genome(tmp_path / "it.safetensors")
+    for text in ("# One\n", "# Another\n"):
+        (tmp_path / "card.md").write_text(text, encoding="utf-8")
+        added = ("--out", "it.safetensors", "--card", "card.md")
+        assert evometa("export", "it.safetensors", *added).code == 0
+        genome, weights, extra = load_genome(tmp_path / "it.safetensors")
+        assert extra.pop("bench_card") == text
+        assert (genome, extra) == (before[0], before[2])
+        assert weights_to_bytes(weights) == weights_to_bytes(before[1])
+
+
 def test_knee_and_best_are_those_of_the_front(evometa, store: CampaignStore, tmp_path: Path) -> None:
     front = read_front(store)
     chosen = {"--knee": front.knee, "--best=state_floats": front.best("state_floats")}

@@ -49,7 +49,7 @@ def in_campaign(
         step, horizon = (torch.tensor(float(n), dtype=start.dtype) for n in (k, HORIZON))
         context = StepContext(layout, step, horizon, loss)
         update, state = learner.update(weights, hyper, state, grads.unsqueeze(0), params, context)
-        params = params + update
+        params = params + learner.guard(k, HORIZON) * update
         visited.append(params[0])
     return visited
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evometa.errors import GenomeError
 from evometa.export import export_genome, load_optimizer
+from evometa.export.file import attach_card, read_export
 from evometa.genome.codec import FORMAT, METADATA_KEY, load_genome, save_genome
 from evometa.genome.genome import Genome
 from evometa.rules import RULES, Learner
@@ -43,6 +44,25 @@ def test_a_file_holds_genome_weights_horizon_and_provenance(exported: Exported) 
     assert tensors.keys() == weights.keys()
     assert all(torch.equal(tensors[name], weights[name]) for name in weights)
     assert extra == {"horizon": 70, "provenance": {"campaign": "test"}}
+
+
+def test_a_bench_card_is_stored_beside_it_and_replaced(exported: Exported) -> None:
+    path, genome, weights = exported("adam", horizon=70)
+    assert read_export(path).card is None
+    export_genome(path, genome, weights, horizon=70, provenance={"seed": 1}, card="# First")
+    assert read_export(path).card == "# First"
+    attach_card(path, "# Second")
+    found = read_export(path)
+    assert (found.genome, found.horizon, found.provenance) == (genome, 70, {"seed": 1})
+    assert found.card == "# Second"
+
+
+@pytest.mark.parametrize("odd", [3, ["# Card"], None])
+def test_facts_of_a_stranger_may_be_anything(tmp_path: Path, odd: object) -> None:
+    path = tmp_path / "x.safetensors"
+    save_genome(path, whole("adam"), {}, extra={"horizon": 10, "provenance": odd, "bench_card": odd})
+    found = read_export(path)
+    assert (found.provenance, found.card) == ({}, None)
 
 
 def test_loading_changes_nothing_in_the_file(exported: Exported) -> None:

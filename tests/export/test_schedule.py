@@ -17,6 +17,7 @@ from evometa.genome.genome import Genome
 from evometa.layout import Layout
 from evometa.rules import RULES, SCHEDULES, Learner
 from evometa.rules.base import StepContext
+from evometa.rules.learner import GUARD_POWER
 from evometa.schedule import EvolvedSchedule, load
 from evometa.trees import Tree
 
@@ -88,6 +89,19 @@ def test_a_learned_schedule_reads_each_loss_one_step_later(exported: Exported, n
     silent = rates(again, load(path, again, horizon=HORIZON), [None] * len(losses))
     assert silent == pytest.approx(factors(genome, weights, [None] * len(losses)), rel=1e-12)
     assert silent != found
+
+
+@pytest.mark.parametrize("name", LEARNED_SCHEDULES)
+def test_past_the_horizon_a_learned_schedule_fades_out(exported: Exported, name: str) -> None:
+    path, genome, weights = exported("momentum", name)
+    optimizer = sgd()
+    losses: list[float | None] = [4.0 / (k + 1) for k in range(4 * HORIZON)]
+    found = rates(optimizer, load(path, optimizer, horizon=HORIZON), losses)
+    shares = [min(1.0, HORIZON / (k + 1)) ** GUARD_POWER for k in range(len(losses))]
+    free = factors(genome, weights, [None, *losses[:-1]])
+    assert found == pytest.approx([share * factor for share, factor in zip(shares, free, strict=True)])
+    assert found[HORIZON - 1] == pytest.approx(free[HORIZON - 1], rel=1e-12)
+    assert found[-1] < free[-1] / 2
 
 
 @pytest.mark.parametrize("name", SCHEDULES.names())

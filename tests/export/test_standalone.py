@@ -150,7 +150,7 @@ def test_a_file_is_written_the_same_every_time(drawn: Drawn) -> None:
 def test_what_the_genome_does_not_do_is_not_in_the_file(drawn: Drawn) -> None:
     genome, weights = drawn("adam", "constant")
     text = standalone("best", genome, weights, horizon=5, provenance={}).text
-    for foreign in ("lookahead", "sign()", "Signals", "has_kernel", "evometa.", "Space"):
+    for foreign in ("guard", "lookahead", "sign()", "Signals", "has_kernel", "evometa.", "Space"):
         assert foreign not in text.split('"""', 2)[2], foreign
 
 
@@ -177,6 +177,40 @@ def test_the_header_says_what_it_is_and_where_it_comes_from(drawn: Drawn) -> Non
         assert said in header
     assert "321 if left out" in header
     assert '"meta_loss": 0.5' in header
+
+
+CARD = """# Bench card: best
+
+**Final loss 0.9 (0.8–1.1) times tuned Adam's.**
+
+| figure | value |
+|---|---|
+| rule | mlp \\| "quoted" |
+"""
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "recurrent"])
+def test_the_header_says_that_steps_fade_where_anything_is_learned(drawn: Drawn, schedule: str) -> None:
+    genome, weights = drawn("adam", schedule)
+    header = ast.get_docstring(ast.parse(standalone("b", genome, weights, horizon=5, provenance={}).text))
+    assert ("Past it, steps become smaller" in str(header)) == (schedule == "recurrent")
+
+
+def test_the_header_holds_the_bench_card(drawn: Drawn, tmp_path: Path) -> None:
+    genome, weights = drawn("mlp")
+    plain = standalone("best", genome, weights, horizon=5, provenance={}).text
+    assert "bench card" not in plain
+    files = export_standalone(
+        tmp_path / "best.py", genome, weights, horizon=5, provenance={"campaign": "mine"}, card=CARD
+    )
+    header = load(files[0]).__doc__
+    assert header is not None
+    _, _, page = header.partition("Its bench card:\n\n")
+    assert [line.strip() for line in page.rstrip().splitlines()] == CARD.splitlines()
+    assert '"campaign": "mine"' in header
+    ruff = [sys.executable, "-m", "ruff", "format", "--check", "--line-length", "110", str(files[0])]
+    run = subprocess.run(ruff, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_the_example_in_the_header_trains_a_model(
@@ -372,8 +406,38 @@ def test_text_from_a_genome_does_not_become_code(drawn: Drawn, tmp_path: Path) -
     genes = {**genome.genes, f"meta.{hostile}": hostile}
     named = replace(genome, id=hostile, name=hostile, genes=genes)
     facts = {hostile: hostile, "evometa": hostile, "campaign": hostile}
-    export_standalone(tmp_path / "best.py", named, weights, horizon=5, provenance=facts)
+    export_standalone(tmp_path / "best.py", named, weights, horizon=5, provenance=facts, card=hostile)
     assert load(tmp_path / "best.py").GENOME[f"meta.{hostile}"] == hostile
+
+
+QUOTES = ['"""', "'''", '"' * 7, '\\"""', '\\\\"""', '\x00"""', '"\u202e""', "\\", '"']
+
+
+@pytest.mark.parametrize(
+    ("end", "last"),
+    [
+        ("\n", '"'),
+        ("\r", "\\"),
+        ("\r\n", '"""'),
+        ("\x0c", '\\"'),
+        ("\u2028", "#"),
+        ("\\\n", '\\"""'),
+        ("", '""'),
+    ],
+)
+def test_a_card_stays_text(drawn: Drawn, end: str, last: str) -> None:
+    """It may end lines and quotes as it likes; what does not print is there as an escape."""
+    hostile = end.join(
+        ["# Card", *(f'{quotes}{end}raise SystemExit("run"){end}#' for quotes in QUOTES), last]
+    )
+    text, plain = (
+        standalone("best", *drawn("sgd"), horizon=5, provenance={}, card=card).text
+        for card in (hostile, None)
+    )
+    found, expected = ast.parse(text), ast.parse(plain)
+    assert str(ast.get_docstring(found)).count('raise SystemExit("run")') == len(QUOTES)
+    assert list(map(ast.dump, found.body[1:])) == list(map(ast.dump, expected.body[1:]))
+    assert all(line.isprintable() for line in text.split("\n"))
 
 
 def test_a_users_rule_comes_along(drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 N_STEPS = 200
-HORIZON = 150  # shorter than the run, so that steps beyond the horizon are compared as well
+HORIZON = 60  # a third of the run, so that steps beyond the horizon are compared as well
 SHAPES = ((3, 4), (3,), ())
 DTYPES = (torch.float32, torch.float64)
 #: What a file must do without.

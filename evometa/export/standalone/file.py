@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import evometa
 from evometa import native
-from evometa.errors import GenomeError, clipped
+from evometa.errors import GenomeError, clipped, one_line
 from evometa.export.file import check_weights, learner_of
 from evometa.export.optimizer import EvolvedOptimizer
 from evometa.export.standalone.assembly import assembled
@@ -55,7 +56,8 @@ How to use it, with this file beside your script:
         loss.backward()
         optimizer.step(loss=loss)
 
-``lr`` multiplies the evolved step; ``horizon`` is the number of steps you plan: {horizon} if left out."""
+``lr`` multiplies the evolved step; ``horizon`` is the number of steps you plan: {horizon} if left out.
+{past_it}"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,13 @@ class Standalone:
 
 
 def export_standalone(
-    path: Path, genome: Genome, weights: Tree, *, horizon: int, provenance: Mapping[str, object]
+    path: Path,
+    genome: Genome,
+    weights: Tree,
+    *,
+    horizon: int,
+    provenance: Mapping[str, object],
+    card: str | None = None,
 ) -> list[Path]:
     """Write the Python file and, for very many weights, a file of them beside it; returns the paths.
 
@@ -81,7 +89,7 @@ def export_standalone(
         raise GenomeError(
             f"{path}: a file of this name would hide Python's or PyTorch's own module {path.stem!r}"
         )
-    made = standalone(path.stem, genome, weights, horizon=horizon, provenance=provenance)
+    made = standalone(path.stem, genome, weights, horizon=horizon, provenance=provenance, card=card)
     files = {path: made.text.encode()}
     if made.weights is not None:
         files[path.with_name(made.weights_name)] = made.weights
@@ -96,7 +104,13 @@ def export_standalone(
 
 
 def standalone(
-    module: str, genome: Genome, weights: Tree, *, horizon: int, provenance: Mapping[str, object]
+    module: str,
+    genome: Genome,
+    weights: Tree,
+    *,
+    horizon: int,
+    provenance: Mapping[str, object],
+    card: str | None = None,
 ) -> Standalone:
     """The file's text, for a module of this name. Raises GenomeError as :func:`export_standalone`."""
     learner = learner_of(genome)
@@ -133,26 +147,34 @@ def standalone(
         raise GenomeError(
             f"the code of {genome.family!r} holds an object without a form as text ({error})"
         ) from error
-    header = _header(module, genome, learner, horizon, provenance)
+    header = _header(module, genome, learner, horizon, provenance, card)
     return Standalone("\n".join([*header, "", *imports, *lines]) + "\n", f"{module}.weights.pt", beside)
 
 
 def _header(
-    module: str, genome: Genome, learner: Learner, horizon: int, provenance: Mapping[str, object]
+    module: str,
+    genome: Genome,
+    learner: Learner,
+    horizon: int,
+    provenance: Mapping[str, object],
+    card: str | None,
 ) -> list[str]:
     called = f" {clipped(genome.name)}" if genome.name else ""
-    version = provenance.get("evometa", "")
+    past_it = "Past it, steps become smaller and smaller." if learner.has_weights else ""
     facts = json.dumps(dict(provenance), ensure_ascii=True, indent=4)
     paragraphs = [
         f"An optimizer that was evolved:{called} {genome.family}, genome {clipped(genome.id)}.",
-        f"Made by evometa {clipped(str(version))} from the code that evolved it. It needs PyTorch alone.",
-        _HOW_TO_USE.format(module=module, horizon=horizon),
+        f"Made by evometa {evometa.__version__} from the code that evolved it. It needs PyTorch alone.",
+        _HOW_TO_USE.format(module=module, horizon=horizon, past_it=past_it).rstrip(),
         "What it does:",
         "\n".join(_indented(learner.describe())),
         "\n".join(line for formula in learner.formula().splitlines() for line in _indented(formula)),
         "Where it comes from:",
         textwrap.indent(facts, "    "),
     ]
+    if card is not None:
+        page = "\n".join(map(one_line, card.splitlines()))
+        paragraphs += ["Its bench card:", textwrap.indent(page, "    ")]
     return docstring("\n\n".join(paragraphs), 0)
 
 
