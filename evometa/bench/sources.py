@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from evometa.bench.spec import GenomeFile
 from evometa.config import TaskSource, load_config
 from evometa.errors import BenchError, clipped
 from evometa.tasks import TASKS, build_family
+
+#: The largest number among options that a file may record, such as a width or a batch.
+_LARGEST = 10_000
 
 
 def task_sources(texts: Sequence[str]) -> tuple[TaskSource, ...]:
@@ -25,11 +28,11 @@ def task_sources(texts: Sequence[str]) -> tuple[TaskSource, ...]:
 
 
 def recorded_sources(genomes: Sequence[GenomeFile]) -> tuple[TaskSource, ...]:
-    """The families that the genomes' files say they were evolved on; only registered ones, by name.
+    """The tasks that the genomes' files say they were evolved on: registered families, with their options.
 
-    Raises BenchError where a file names none that will do.
+    Raises BenchError where a file names none that will do, and what the family raises for wrong options.
     """
-    names: dict[str, None] = {}
+    found: list[TaskSource] = []
     for genome in genomes:
         given = genome.provenance.get("tasks")
         listed = given if isinstance(given, list) else []
@@ -39,8 +42,37 @@ def recorded_sources(genomes: Sequence[GenomeFile]) -> tuple[TaskSource, ...]:
                 f"{genome.label} names no registered tasks that it was evolved on; say which with --tasks, "
                 "as in --tasks digits"
             )
-        names |= dict.fromkeys(known)
-    return tuple(TaskSource(name) for name in names)
+        for name, options in zip(known, _recorded_options(genome, len(known)), strict=True):
+            source = _source(name, options, f"{genome.label}, tasks {name}")
+            build_family(source.use, source.options)
+            if source not in found:
+                found.append(source)
+    return tuple(found)
+
+
+def _recorded_options(genome: GenomeFile, n: int) -> list[dict[str, Any]]:
+    """Options of each of ``n`` families; none in files from before they were recorded.
+
+    Raises BenchError for what would be more than a bench can train: the file may be a stranger's.
+    """
+    given = genome.provenance.get("task_options", [{}] * n)
+    if not isinstance(given, list) or len(given) != n or not all(isinstance(one, dict) for one in given):
+        raise BenchError(f"{genome.label} records task options that are none; say which tasks with --tasks")
+    for number in _numbers(given):
+        if abs(number) > _LARGEST:
+            raise BenchError(
+                f"{genome.label} records task options as large as {number:g}; say which tasks with --tasks"
+            )
+    return given
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """All numbers in a tree of lists and dictionaries."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
 
 
 def _sources(text: str) -> tuple[TaskSource, ...]:
@@ -50,7 +82,7 @@ def _sources(text: str) -> tuple[TaskSource, ...]:
     if name not in TASKS and rest:  # pkg.module:attribute, and options after a second colon
         attribute, _, rest = rest.partition(":")
         name = f"{name}:{attribute}"
-    source = _source(name, _options(rest, text), text)
+    source = _source(name, _options(rest, text), f"--tasks {clipped(text)}")
     build_family(source.use, source.options)  # a wrong name or option is refused before anything is trained
     return (source,)
 
@@ -64,9 +96,9 @@ def _options(text: str, whole: str) -> dict[str, Any]:
         ) from error
 
 
-def _source(use: str, options: dict[str, Any], whole: str) -> TaskSource:
+def _source(use: str, options: dict[str, Any], where: str) -> TaskSource:
     try:
         return TaskSource(use, options=options)
     except ValidationError as error:
         problem = error.errors()[0]["msg"]
-        raise BenchError(f"--tasks {clipped(whole)}: {clipped(problem)}") from error
+        raise BenchError(f"{where}: {clipped(problem)}") from error

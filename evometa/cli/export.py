@@ -110,6 +110,7 @@ def _of_campaign(store: CampaignStore, genome: Genome) -> Exported:
         "seed": config.seed,
         "evometa": evometa.__version__,
         "tasks": [source.use for source in config.tasks],
+        "task_options": [dict(source.options) for source in config.tasks],
         "search": {"inner_steps": store.n_inner_steps(), "seconds": _seconds(store)},
         **_front_values(read_front(store), genome),
     }
