@@ -33,11 +33,10 @@ STRUCTURES: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 each_structure = pytest.mark.parametrize(("family", "genes"), STRUCTURES, ids=str)
 MODELS: dict[str, list[tuple[int, ...]]] = {
-    "nothing worth a thread": [(7, 21), (300,), (8, 3, 3, 3), ()],
     "small and large tensors side by side": [
         (64, 100), (64,), (31, 64), (), (130, 131), (9001,), (16, 3, 3, 3), (141, 150), (2, 5000),
     ],
-    "a tensor of several waves": [(391, 701)],
+    "a tensor of two waves": [(761, 702)],
 }  # fmt: skip
 each_model = pytest.mark.parametrize("shapes", MODELS.values(), ids=MODELS)
 
@@ -91,23 +90,22 @@ def test_the_number_of_threads_changes_no_bit(
 ) -> None:
     by_one = parameters(shapes, torch.float32)
     alone = optimizer_of(family, genes, by_one)
-    train(by_one, alone, [1, 1, 1])
-    for n in (2, 3):
-        by_many = parameters(shapes, torch.float32)
-        together = optimizer_of(family, genes, by_many)
-        train(by_many, together, [n, 1, n])
-        assert_equal(by_many, by_one)
-        assert_same(together.state_dict()["state"], alone.state_dict()["state"])
+    train(by_one, alone, [1, 1])
+    by_two = parameters(shapes, torch.float32)
+    together = optimizer_of(family, genes, by_two)
+    train(by_two, together, [2, 2])
+    assert_equal(by_two, by_one)
+    assert_same(together.state_dict()["state"], alone.state_dict()["state"])
 
 
-@pytest.mark.parametrize("n", [2**13 - 1, 2**13, 2**13 + 1, 2**14 + 17, 2**15 + 1, 2**15 + 8])
+@pytest.mark.parametrize("n", [2**11 + 1, 2**14 - 1, 2**14, 2**14 + 1, 2**15 + 1, 2**15 + 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("family", ["adamw", "mlp", "recurrent"])
 def test_sizes_around_what_is_worth_a_thread(family: str, dtype: torch.dtype, n: int) -> None:
     genes = {"cell": "vanilla", "layers": 1, "hidden": 4} if family == "recurrent" else {}
     by_one, by_many = parameters([(n,)], dtype), parameters([(n,)], dtype)
     train(by_one, optimizer_of(family, genes, by_one), [1, 1])
-    train(by_many, optimizer_of(family, genes, by_many), [2, 4])
+    train(by_many, optimizer_of(family, genes, by_many), [2, 3])
     assert_equal(by_many, by_one)
 
 
@@ -115,7 +113,7 @@ def test_sizes_around_what_is_worth_a_thread(family: str, dtype: torch.dtype, n:
 def test_a_state_saved_with_two_threads_goes_on_with_one(family: str, genes: dict[str, Any]) -> None:
     params = parameters(MODELS["small and large tensors side by side"], torch.float32)
     optimizer = optimizer_of(family, genes, params)
-    train(params, optimizer, [2, 2])
+    train(params, optimizer, [2])
     copies = [nn.Parameter(parameter.detach().clone()) for parameter in params]
     resumed = optimizer_of(family, genes, copies)
     resumed.load_state_dict(optimizer.state_dict())
@@ -130,9 +128,9 @@ def test_large_tensors_are_worked_on_by_all_threads_and_small_ones_by_one(family
     optimizers = [optimizer_of(family, {}, params) for params in (large, small)]
     for params in (large, small):
         give_gradients(params, 0)
-    own, others = seconds(optimizers[0], 2)
-    assert others > 0.25 * own, (own, others)
-    own, others = seconds(optimizers[0], 1)
-    assert others < 0.1 * own, (own, others)
+    alone, others = seconds(optimizers[0], 1)
+    assert others < 0.1 * alone, (alone, others)
     own, others = seconds(optimizers[1], 2)
     assert others < 0.1 * own, (own, others)
+    _, others = seconds(optimizers[0], 2)
+    assert others > 0.25 * alone, (alone, others)  # half of the work, however long they wait for each other

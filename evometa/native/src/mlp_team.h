@@ -16,18 +16,21 @@ namespace evometa {
 template <class S>
 class MlpTeam {
  public:
-  explicit MlpTeam(const MlpProgram<S>& program) : program_(program), leader_(members_.own([&] { return std::make_unique<MlpForward<S>>(program); })) {
+  explicit MlpTeam(const MlpProgram<S>& program)
+      : program_(program), leader_(members_.own([&] { return std::make_unique<MlpForward<S>>(program); })) {
+    int64_t wave = 0;
     for (std::size_t index = 0; index < program.tensors.size(); ++index) {
       const int64_t size = program.tensors[index].size();
       if (size > kGrain && !keeps_channels(program, program.tensors[index])) {
         together_.push_back(index);
+        wave = std::max(wave, std::min(kWave, n_blocks(size)));
         continue;
       }
       alone_.push_back({index, n_alone_});
       n_alone_ += size;
       largest_alone_ = std::max(largest_alone_, size);
     }
-    squares_.resize(together_.empty() ? 0 : static_cast<std::size_t>(kWave * block_squares()));
+    squares_.resize(static_cast<std::size_t>(wave * block_squares()));
   }
 
   // Whether there is work for more than one.
@@ -56,8 +59,10 @@ class MlpTeam {
   }
 
  private:
-  static constexpr int64_t kGrain = 1 << 13;  // coordinates that are worth a thread
-  static constexpr int64_t kWave = 512;       // blocks whose squares wait to be added up
+  static constexpr int64_t kGrain = 1 << 14;  // coordinates that are worth a thread
+  // Blocks whose squares wait to be added up: a few megabytes. Threads wait for each other after as many, which takes
+  // long where a core has something else to do.
+  static constexpr int64_t kWave = 1 << 11;
 
   int64_t block_squares() const { return program_.network.n_channels * VectorOf<S>::width; }
 
