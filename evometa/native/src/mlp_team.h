@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -30,7 +31,7 @@ class MlpTeam {
       n_alone_ += size;
       largest_alone_ = std::max(largest_alone_, size);
     }
-    squares_.resize(static_cast<std::size_t>(wave * block_squares()));
+    squares_.reset(new S[static_cast<std::size_t>(wave * block_squares())]);
   }
 
   // Whether there is work for more than one.
@@ -94,11 +95,11 @@ class MlpTeam {
     share(last - first, kGrain / kBlock, [&](int64_t begin, int64_t end) {
       MlpForward<S>& own = member();
       own.follow(leader_);
-      S* const squares = squares_.data() + begin * block_squares();
+      S* const squares = squares_.get() + begin * block_squares();
       std::fill_n(squares, (end - begin) * block_squares(), S(0));
       own.observe(first + begin, first + end, squares, block_squares());
     });
-    for (int64_t block = 0; block < last - first; ++block) leader_.add_block(squares_.data() + block * block_squares());
+    for (int64_t block = 0; block < last - first; ++block) leader_.add_block(squares_.get() + block * block_squares());
   }
 
   template <class Work>
@@ -122,7 +123,7 @@ class MlpTeam {
   std::vector<Alone> alone_;
   std::vector<std::size_t> together_;
   int64_t n_alone_ = 0, largest_alone_ = 0;
-  std::vector<S> squares_;
+  std::unique_ptr<S[]> squares_;  // of the blocks of a wave; whoever observes one begins with zeros
   const PackedWeights<S>* weights_ = nullptr;
 };
 
