@@ -6,6 +6,8 @@ import os
 
 # Before torch is imported: two tests at a time on a few cores must not each start a thread for every core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where a test asks for more, those that wait leave their core to those they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.pop("EVOMETA_STORAGE", None)
 

@@ -1,8 +1,8 @@
 """A step of exported optimizers beside one of ``torch.optim.AdamW``, on models of many sizes.
 
-All contestants step the same parameters by the same gradients, in this process with as many threads as
-PyTorch takes by itself, round after round. What a network needs at best is counted per coordinate and
-compared with the rates of this machine, as for inner training.
+All contestants step the same parameters by the same gradients in this process, round after round: with one
+thread, and with as many as there are cores. What a network needs at best is counted per coordinate and
+compared with the rates of as many cores of this machine, as for inner training.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmarks.groups.memory import peak_bytes
+from benchmarks.machine import n_cores
 from benchmarks.roofline.rates import Rates
 from benchmarks.roofline.work import Work, count_update
 from benchmarks.rounds import Progress
@@ -62,6 +63,8 @@ def _transformer(n_layers: int, width: int, vocabulary: int) -> list[tuple[int, 
 
 #: Tensors that a rule's work is counted on; it is proportional to their coordinates.
 _COUNTED = _dense(64, 128, 64)
+#: Numbers of threads that everybody is measured with.
+THREADS = tuple(sorted({1, n_cores()}))
 #: Shapes of each model's tensors.
 MODELS: Mapping[str, list[tuple[int, ...]]] = {
     "perceptron 64–100–32–10": _dense(64, 100, 32, 10),
@@ -91,7 +94,7 @@ class Stepper:
     """An optimizer on one model.
 
     Attributes:
-        seconds: of a step, one number a round.
+        seconds: of a step by so many threads, one number a round.
         state_bytes: that it keeps for each coordinate.
         peak_bytes: for each coordinate, beyond what it keeps, while it makes a step; None where the system
             does not tell.
@@ -100,7 +103,7 @@ class Stepper:
     step: Callable[[], object]
     state_bytes: float
     peak_bytes: float | None
-    seconds: list[float] = field(default_factory=list)
+    seconds: dict[int, list[float]] = field(default_factory=dict)
     n_steps: int = 1
 
     @classmethod
@@ -112,16 +115,24 @@ class Stepper:
         own = cls(
             optimizer.step, _state_bytes(optimizer) / n_params, None if peak is None else peak / n_params
         )
-        own.repeat()
-        own.n_steps = max(1, round(_REPETITION_SECONDS / own.seconds.pop()))
+        own.n_steps = max(1, round(_REPETITION_SECONDS / own._timed()))
         return own
 
-    def repeat(self) -> None:
+    def repeat(self, n_threads: int) -> None:
         """One repetition."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(n_threads)
+        try:
+            self.seconds.setdefault(n_threads, []).append(self._timed())
+        finally:
+            torch.set_num_threads(before)
+
+    def _timed(self) -> float:
+        """Seconds of a step, the mean of a repetition."""
         started = time.perf_counter()
         for _ in range(self.n_steps):
             self.step()
-        self.seconds.append((time.perf_counter() - started) / self.n_steps)
+        return (time.perf_counter() - started) / self.n_steps
 
 
 def _state_bytes(optimizer: Optimizer) -> int:
@@ -142,25 +153,27 @@ class Contest:
     Attributes:
         n_params: coordinates of the model.
         steppers: by contestant; those whose state would be too large are missing.
-        ceilings: of a rule in BOUNDED the steps a second that this machine could make at best.
+        ceilings: by number of threads, of a rule in BOUNDED the steps a second that as many cores of this
+            machine could make at best.
     """
 
     n_params: int
     steppers: Mapping[str, Stepper]
-    ceilings: Mapping[str, float]
+    ceilings: Mapping[int, Mapping[str, float]]
 
-    def seconds(self, name: str) -> float:
+    def seconds(self, name: str, n_threads: int) -> float:
         """Of a step, median of the rounds."""
-        return median(self.steppers[name].seconds)
+        return median(self.steppers[name].seconds[n_threads])
 
-    def slowdown(self, name: str) -> float:
+    def slowdown(self, name: str, n_threads: int) -> float:
         """How many times as long a step takes as the reference's, median of the rounds' ratios."""
-        pairs = zip(self.steppers[name].seconds, self.steppers[REFERENCE].seconds, strict=True)
-        return median(own / reference for own, reference in pairs)
+        own, reference = (self.steppers[who].seconds[n_threads] for who in (name, REFERENCE))
+        return median(a / b for a, b in zip(own, reference, strict=True))
 
-    def reached(self, name: str) -> float:
-        """Share of the ceiling."""
-        return 1 / self.seconds(name) / self.ceilings[name]
+    def reached(self, name: str, n_threads: int) -> float | None:
+        """Share of the ceiling; None for others than the rules in BOUNDED."""
+        ceiling = self.ceilings[n_threads].get(name)
+        return None if ceiling is None else 1 / self.seconds(name, n_threads) / ceiling
 
     def to_json(self) -> dict[str, Any]:
         """Everything."""
@@ -168,15 +181,21 @@ class Contest:
             "n_params": self.n_params,
             "contestants": {
                 name: {
-                    "seconds": own.seconds,
-                    "median_seconds": self.seconds(name),
-                    "times_reference": self.slowdown(name),
+                    "threads": {n: self._timing(name, n) for n in THREADS},
                     "state_bytes_per_param": own.state_bytes,
                     "peak_bytes_per_param": own.peak_bytes,
-                    **({"share_of_ceiling": self.reached(name)} if name in self.ceilings else {}),
                 }
                 for name, own in self.steppers.items()
             },
+        }
+
+    def _timing(self, name: str, n_threads: int) -> dict[str, Any]:
+        reached = self.reached(name, n_threads)
+        return {
+            "seconds": self.steppers[name].seconds[n_threads],
+            "median_seconds": self.seconds(name, n_threads),
+            "times_reference": self.slowdown(name, n_threads),
+            **({} if reached is None else {"share_of_ceiling": reached}),
         }
 
 
@@ -195,26 +214,29 @@ def _size(shapes: Sequence[tuple[int, ...]]) -> int:
 
 
 def measure(
-    n_rounds: int, progress: Progress, rates: Callable[[], Rates], *, quick: bool
+    n_rounds: int, progress: Progress, rates: Callable[[int], Rates], *, quick: bool
 ) -> dict[str, Contest]:
-    """By model; the machine's ``rates`` are measured before every model."""
+    """By model; the ``rates`` of so many of the machine's cores are measured before every model."""
     found = {}
     chosen = dict(list(MODELS.items())[:1]) if quick else MODELS
     for number, (title, shapes) in enumerate(chosen.items()):
         progress(f"optimizers: {title}", number + 1, len(chosen))
         n_params = _size(shapes)
-        now = rates()
-        ceilings = {name: work.times(n_params).ceiling(now) for name, work in works().items()}
+        ceilings = {n: _ceilings(n_params, rates(n)) for n in THREADS}
         steppers = dict(_steppers(shapes, n_params))
         for round_number in range(n_rounds):
             names = list(steppers)
             shift = round_number % len(names)
-            for name in names[shift:] + names[:shift]:
-                steppers[name].repeat()
-        found[title] = Contest(
-            n_params, steppers, {name: rate for name, rate in ceilings.items() if name in steppers}
-        )
+            for n_threads in THREADS:
+                for name in names[shift:] + names[:shift]:
+                    steppers[name].repeat(n_threads)
+        found[title] = Contest(n_params, steppers, ceilings)
     return found
+
+
+def _ceilings(n_params: int, rates: Rates) -> dict[str, float]:
+    """Steps a second, at most, of the rules in BOUNDED."""
+    return {name: work.times(n_params).ceiling(rates) for name, work in works().items()}
 
 
 def _steppers(shapes: Sequence[tuple[int, ...]], n_params: int) -> Iterator[tuple[str, Stepper]]:

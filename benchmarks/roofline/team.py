@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.machine import n_cores
@@ -23,14 +23,14 @@ class Roofline:
             process.send(request)
             self._phases: list[str] = process.receive()["phases"]
 
-    def measure(self) -> Rates:
-        """The rates of all cores together."""
-        return {phase: self._of_all_cores(phase) for phase in self._phases}
+    def measure(self, n: int | None = None) -> Rates:
+        """The rates of all cores together, or of ``n`` while the others do nothing."""
+        return {phase: self._of_cores(phase, self._processes[:n]) for phase in self._phases}
 
-    def _of_all_cores(self, phase: str) -> float:
-        for process in self._processes:
+    def _of_cores(self, phase: str, processes: Sequence[Process]) -> float:
+        for process in processes:
             process.send({"op": "rate", "phase": phase, "seconds": self._seconds})
-        return float(sum(process.receive()["rate"] for process in self._processes))
+        return float(sum(process.receive()["rate"] for process in processes))
 
     def close(self) -> None:
         """End the processes."""

@@ -21,14 +21,14 @@ struct RunCotangents {
 template <class S>
 class MlpBackward : private MlpPass<S> {
   using Base = MlpPass<S>;
-  using Base::columns_, Base::kLanes, Base::network_, Base::normalisers_, Base::program_, Base::rows_, Base::tensor_;
+  using Base::kLanes, Base::lines_, Base::network_, Base::normalisers_, Base::program_, Base::tensor_;
   using typename Base::BlockRows;
 
  public:
   explicit MlpBackward(const MlpProgram<S>& program)
       : Base(program, true),
-        row_sums_(rows_.contributions.size()),
-        column_sums_(columns_.contributions.size()),
+        row_sums_(lines_->rows.contributions.size()),
+        column_sums_(lines_->columns.contributions.size()),
         lane_sums_(program.network.n_hidden * program.network.n_within * kLanes),
         d_bias_(program.network.n_hidden),
         d_step_(kBlock),
@@ -63,8 +63,8 @@ class MlpBackward : private MlpPass<S> {
         Base::kept_ = false;  // every channel is read once
       for_each_block(tensor_.size(), strip_width<S>(), [&](const Block& block) { pass_block(run, own, block); });
       finish_first_layer(run, own);
-      finish_lines(program_.lines.rows, rows_, row_sums_, program_.network.n_channels, own.first);
-      finish_lines(program_.lines.columns, columns_, column_sums_,
+      finish_lines(program_.lines.rows, lines_->rows, row_sums_, program_.network.n_channels, own.first);
+      finish_lines(program_.lines.columns, lines_->columns, column_sums_,
                    program_.network.n_channels + program_.lines.rows.features.size(), own.first);
     }
     finish_shared(run, cotangents);
@@ -97,7 +97,7 @@ class MlpBackward : private MlpPass<S> {
       d_outputs = d_outputs_.data();
     }
     const S* d_sums = network_.backward(channels, d_outputs, block.width);
-    gather_lines(d_sums, program_.network.n_hidden, block.start, block.n, block.width, rows_, row_sums_.data(), columns_,
+    gather_lines(d_sums, program_.network.n_hidden, block.start, block.n, block.width, lines_->rows, row_sums_.data(), lines_->columns,
                  column_sums_.data());
     write_params(run, own, d_sums, block);
   }
@@ -133,7 +133,7 @@ class MlpBackward : private MlpPass<S> {
     for (int64_t h = 0; h < program_.network.n_hidden; ++h) {
       for (int64_t c = 0; c < program_.network.n_channels; ++c)
         own.first[h * program_.network.n_inputs + c] += normalisers_[c] * network_.first_sum(h, c);
-      for (int64_t i = 0; i < tensor_.n_rows; ++i) d_bias_[h] += row_sums_[h * rows_.stride + i];
+      for (int64_t i = 0; i < tensor_.n_rows; ++i) d_bias_[h] += row_sums_[h * lines_->rows.stride + i];
     }
     if (parameter_ == kNone) return;
     // d/dθᵢ of s = (mean θ² + ε)^(−1/2) is −s³·θᵢ/n.

@@ -2,6 +2,8 @@
 // task) is worked on tensor by tensor, and a tensor block by block.
 #pragma once
 
+#include <limits>
+
 #include "blocks.h"
 #include "line_features.h"
 #include "mlp_network.h"
@@ -14,6 +16,12 @@ constexpr int64_t kBlock = 256;  // coordinates, whose channels stay in the firs
 // stay in the second-level cache. Those of larger tensors are computed again.
 constexpr int64_t kKeptNumbers = 1 << 16;
 constexpr int64_t kMaxMoments = 8;
+
+// The rows and the columns of a tensor.
+template <class S>
+struct SidesOf {
+  Lines<S> rows, columns;
+};
 
 // Where the statistics of one run lie; what is not kept is null.
 template <class S>
@@ -56,12 +64,31 @@ struct Block {
   bool whole() const { return n == width; }
 };
 
+inline int64_t n_blocks(int64_t size) { return (size + kBlock - 1) / kBlock; }
+
+// Those numbered from `begin` to `end` of the blocks of `size` coordinates.
 template <class Visit>
-EVOMETA_INLINE void for_each_block(int64_t size, int64_t strip, Visit visit) {
-  for (int64_t start = 0; start < size; start += kBlock) {
+EVOMETA_INLINE void for_each_block(int64_t size, int64_t strip, int64_t begin, int64_t end, Visit visit) {
+  for (int64_t start = begin * kBlock; start < std::min(end * kBlock, size); start += kBlock) {
     const int64_t n = std::min(kBlock, size - start);
     visit(Block{start, n, (n + strip - 1) / strip * strip});
   }
+}
+
+template <class Visit>
+EVOMETA_INLINE void for_each_block(int64_t size, int64_t strip, Visit visit) {
+  for_each_block(size, strip, 0, n_blocks(size), visit);
+}
+
+template <class S>
+int64_t kept_numbers(const MlpProgram<S>& program, const Matrix& tensor) {
+  return (tensor.size() + kBlock) * program.network.n_channels;
+}
+
+// Whether channels are kept from one pass over a tensor to the next.
+template <class S>
+bool keeps_channels(const MlpProgram<S>& program, const Matrix& tensor) {
+  return kept_numbers(program, tensor) <= kKeptNumbers;
 }
 
 template <class S>
@@ -69,11 +96,12 @@ class MlpPass {
  protected:
   static constexpr int64_t kLanes = VectorOf<S>::width;
 
-  MlpPass(const MlpProgram<S>& program, bool with_gradients)
+  // Tensors of more than `largest` coordinates are only followed.
+  MlpPass(const MlpProgram<S>& program, bool with_gradients, int64_t largest = std::numeric_limits<int64_t>::max())
       : program_(program),
         network_(program.network, kBlock, with_gradients),
-        rows_(program.lines.rows, n_factored(), program.network.n_hidden, longest(program, &Matrix::n_rows)),
-        columns_(program.lines.columns, n_factored(), program.network.n_hidden, longest(program, &Matrix::n_columns)),
+        own_lines_{{program.lines.rows, n_factored(), program.network.n_hidden, longest(program, largest, &Matrix::n_rows)},
+                   {program.lines.columns, n_factored(), program.network.n_hidden, longest(program, largest, &Matrix::n_columns)}},
         channels_(channel_numbers(program)),
         padded_((program.features.momenta.size() + 4) * kBlock),
         spread_((n_factored() + 1) * kBlock),
@@ -81,8 +109,10 @@ class MlpPass {
         step_(kBlock),
         bias_(program.network.n_hidden) {
     if (program.output.normalised())
-      for (const Matrix& tensor : program.tensors) largest_ = std::max(largest_, tensor.size());
+      for (const Matrix& tensor : program.tensors)
+        if (tensor.size() <= largest) largest_ = std::max(largest_, tensor.size());
   }
+  MlpPass(const MlpPass&) = delete;  // holds addresses within itself
 
   int64_t n_factored() const { return static_cast<int64_t>(program_.lines.factored.size()); }
 
@@ -115,30 +145,48 @@ class MlpPass {
     after_ = shifted(run.after);
     if (before) before_ = shifted(*before);
     normalisers_ = run.normalisers + index * program_.network.n_within;
-    kept_ = kept_numbers(program_, tensor_) <= kKeptNumbers;
-    rows_.begin_tensor(tensor_.n_rows);
-    columns_.begin_tensor(tensor_.n_columns);
+    kept_ = keeps_channels(program_, tensor_);
+    lines_ = &own_lines_;
+    auto& [rows, columns] = own_lines_;
+    rows.begin_tensor(tensor_.n_rows);
+    columns.begin_tensor(tensor_.n_columns);
     if (program_.lines.empty()) return;
     if (before) {
-      mean_squares(grads_, tensor_, rows_.means.data(), columns_.means.data());
-      update_moments(program_.lines.rows, before_.row_moments, after_.row_moments, rows_);
-      update_moments(program_.lines.columns, before_.column_moments, after_.column_moments, columns_);
+      mean_squares(grads_, tensor_, rows.means.data(), columns.means.data());
+      update_moments(program_.lines.rows, before_.row_moments, after_.row_moments, rows);
+      update_moments(program_.lines.columns, before_.column_moments, after_.column_moments, columns);
     } else {
-      load_moments(program_.lines.rows, after_.row_moments, rows_);
-      load_moments(program_.lines.columns, after_.column_moments, columns_);
+      load_moments(program_.lines.rows, after_.row_moments, rows);
+      load_moments(program_.lines.columns, after_.column_moments, columns);
     }
-    line_channels(program_.lines.rows, rows_);
-    line_channels(program_.lines.columns, columns_);
-    factored_moments(program_.lines, rows_, columns_);
+    line_channels(program_.lines.rows, rows);
+    line_channels(program_.lines.columns, columns);
+    factored_moments(program_.lines, rows, columns);
   }
 
   // The first layer's weights, and what rows and columns contribute to it; normalisers are known by now.
   void begin_network() {
-    network_.begin_tensor(normalisers_);
+    begin_first_layer();
+    auto& [rows, columns] = own_lines_;
     const int64_t n_channels = program_.network.n_channels;
-    contribute(line_weights_[0], program_.lines.rows, normalisers_ + n_channels, bias_.data(), rows_);
+    contribute(line_weights_[0], program_.lines.rows, normalisers_ + n_channels, bias_.data(), rows);
     contribute(line_weights_[1], program_.lines.columns, normalisers_ + n_channels + program_.lines.rows.features.size(),
-               nullptr, columns_);
+               nullptr, columns);
+  }
+
+  // The first layer's weights alone.
+  void begin_first_layer() { network_.begin_tensor(normalisers_); }
+
+  // Turns to the tensor that another pass is at, which has begun the network by the time this one needs it.
+  void follow(const MlpPass& leader) {
+    tensor_ = leader.tensor_;
+    grads_ = leader.grads_;
+    params_ = leader.params_;
+    before_ = leader.before_;
+    after_ = leader.after_;
+    normalisers_ = leader.normalisers_;
+    kept_ = false;
+    lines_ = leader.lines_;
   }
 
   // A row of a block: the memory itself, or where the block is partial a copy padded with zeros.
@@ -176,8 +224,8 @@ class MlpPass {
     S* out = channels_.data() + (kept_ ? block.start * program_.network.n_channels : 0);
     const S* factored[kMaxMoments];
     for (int64_t f = 0; f < n_factored(); ++f) factored[f] = spread_.row(f, block.width);
-    spread_lines(rows_, rows_.factors.data(), columns_, columns_.factors.data(), n_factored(), block.start, block.n,
-                 block.width, spread_.data(), [](Vector<S> row, Vector<S> column) { return row * column; });
+    spread_lines(lines_->rows, lines_->rows.factors.data(), lines_->columns, lines_->columns.factors.data(), n_factored(),
+                 block.start, block.n, block.width, spread_.data(), [](Vector<S> row, Vector<S> column) { return row * column; });
     const CoordinateRows<S> sources{rows.grads, rows.params, rows.momenta, rows.second_moment, factored};
     if (squares && block.whole()) {
       coordinate_channels<true>(program_.features, sources, block.width, root_.data(), out, squares);
@@ -197,8 +245,8 @@ class MlpPass {
 
   // The network's outputs [n_outputs][width].
   const S* outputs_of(const S* channels, const Block& block) {
-    spread_lines(rows_, rows_.contributions.data(), columns_, columns_.contributions.data(), program_.network.n_hidden,
-                 block.start, block.n, block.width, network_.start(),
+    spread_lines(lines_->rows, lines_->rows.contributions.data(), lines_->columns, lines_->columns.contributions.data(),
+                 program_.network.n_hidden, block.start, block.n, block.width, network_.start(),
                  [](Vector<S> row, Vector<S> column) { return row + column; });
     clear_padding(network_.start(), program_.network.n_hidden, block);
     return network_.forward(channels, block.width);
@@ -216,7 +264,8 @@ class MlpPass {
 
   const MlpProgram<S>& program_;
   Network<S> network_;
-  Lines<S> rows_, columns_;
+  SidesOf<S> own_lines_;
+  const SidesOf<S>* lines_ = &own_lines_;
   Rows<S> channels_, padded_, spread_, root_, step_;
   int64_t largest_ = 0;  // size of the largest tensor, where outputs are normalised over each
 
@@ -238,20 +287,17 @@ class MlpPass {
     return statistics;
   }
 
-  static int64_t longest(const MlpProgram<S>& program, int64_t Matrix::*extent) {
+  static int64_t longest(const MlpProgram<S>& program, int64_t largest, int64_t Matrix::*extent) {
     int64_t most = 0;
-    for (const Matrix& tensor : program.tensors) most = std::max(most, tensor.*extent);
+    for (const Matrix& tensor : program.tensors)
+      if (tensor.size() <= largest) most = std::max(most, tensor.*extent);
     return most;
-  }
-
-  static int64_t kept_numbers(const MlpProgram<S>& program, const Matrix& tensor) {
-    return (tensor.size() + kBlock) * program.network.n_channels;
   }
 
   static int64_t channel_numbers(const MlpProgram<S>& program) {
     int64_t most = kBlock * program.network.n_channels;
     for (const Matrix& tensor : program.tensors)
-      if (kept_numbers(program, tensor) <= kKeptNumbers) most = std::max(most, kept_numbers(program, tensor));
+      if (keeps_channels(program, tensor)) most = std::max(most, kept_numbers(program, tensor));
     return most;
   }
 

@@ -9,6 +9,7 @@
 #include "mlp_backward.h"
 #include "mlp_cohort.h"
 #include "mlp_forward.h"
+#include "mlp_team.h"
 #include "task_training.h"
 
 namespace evometa {
@@ -23,15 +24,20 @@ void mlp_advance(const Tensor& grads, const Tensor& params, const Tensor& params
     const Cohort<scalar_t> cohort(program, {grads, params, after, weights, hyper, factor, task, normalisers});
     const Statistics<scalar_t> old = cohort.statistics(before);
     scalar_t* next = cohort.coordinates(params_after, "params_after");
-    MlpForward<scalar_t> forward(program);
-    for (int64_t p = 0; p < cohort.n_candidates; ++p) {
-      const PackedWeights<scalar_t> packed = cohort.packed_weights(p, false);
-      forward.begin_candidate(packed);
-      for (int64_t t = 0; t < cohort.n_tasks; ++t) {
-        forward.advance(cohort.run(p, t), cohort.of_run(old, p, t), next);
-        next += cohort.n_coordinates();
+    const auto advance = [&](auto forward) {
+      for (int64_t p = 0; p < cohort.n_candidates; ++p) {
+        const PackedWeights<scalar_t> packed = cohort.packed_weights(p, false);
+        forward.begin_candidate(packed);
+        for (int64_t t = 0; t < cohort.n_tasks; ++t) {
+          forward.advance(cohort.run(p, t), cohort.of_run(old, p, t), next);
+          next += cohort.n_coordinates();
+        }
       }
-    }
+    };
+    if (MlpTeam<scalar_t>::pays(program))
+      advance(MlpTeam<scalar_t>(program));
+    else
+      advance(MlpForward<scalar_t>(program));
   });
 }
 

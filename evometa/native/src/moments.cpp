@@ -12,9 +12,12 @@
 #include <vector>
 
 #include "task_training.h"
+#include "threads.h"
 
 namespace evometa {
 namespace {
+
+constexpr int64_t kGrain = 1 << 15;  // coordinates that are worth a thread, as in PyTorch's own elementwise operators
 
 Moment moment_of(c10::string_view name) {
   if (name == "none") return Moment::none;
@@ -95,8 +98,15 @@ void step_all(const MomentsRule& rule, const Coefficients& given, const Tensors&
   const RunCoefficients<S> coefficients(given, {1, n_candidates, n_tasks});
   const StepPointers<S> all = pointers<S>(tensors);
   const StepFunction<S> step = step_function<S>(rule);
+  constexpr int64_t w = VectorOf<S>::width;
   for (int64_t p = 0; p < n_candidates; ++p)
-    for (int64_t t = 0; t < n_tasks; ++t) step(rule, coefficients.at(0, p, t), all.from((p * n_tasks + t) * n), n);
+    for (int64_t t = 0; t < n_tasks; ++t) {
+      const StepCoefficients<S> own = coefficients.at(0, p, t);
+      const StepPointers<S> run = all.from((p * n_tasks + t) * n);
+      share((n + w - 1) / w, kGrain / w, [&](int64_t begin, int64_t end) {  // in whole vectors but for the last
+        step(rule, own, run.from(begin * w), std::min(end * w, n) - begin * w);
+      });
+    }
 }
 
 template <class S>

@@ -142,10 +142,13 @@ inline void steps_backward(const OutputStage& stage, const OutputNumbers<S>& num
 
 // ---- outputs normalised over a tensor of any size --------------------------------------------------------------
 
+template <class S>
+constexpr int64_t kStretch = 128 * VectorOf<S>::width;
+
 // Σ aᵢ·bᵢ, in vectors summed over short stretches so that a float's rounding does not grow with n.
 template <class S>
 inline double inner_product(const S* a, const S* b, int64_t n) {
-  constexpr int64_t lanes = VectorOf<S>::width, stretch = 128 * lanes;
+  constexpr int64_t lanes = VectorOf<S>::width, stretch = kStretch<S>;
   double total = 0;
   for (int64_t start = 0; start < n; start += stretch) {
     const int64_t stop = std::min(n, start + stretch), whole = stop - (stop - start) % lanes;
@@ -158,11 +161,16 @@ inline double inner_product(const S* a, const S* b, int64_t n) {
   return total;
 }
 
+// What the outputs of one tensor are multiplied by, told from the sum of their squares.
+template <class S>
+inline S normaliser_of(double squares, int64_t n) {
+  return static_cast<S>(1.0 / std::sqrt(squares / static_cast<double>(n) + kOutputEpsilon));
+}
+
 // Divides the outputs of one tensor by their root mean square, in place; returns the factor.
 template <class S>
 inline S normalise(S* outputs, int64_t n) {
-  const double mean_square = inner_product(outputs, outputs, n) / static_cast<double>(n);
-  const S scale = static_cast<S>(1.0 / std::sqrt(mean_square + kOutputEpsilon));
+  const S scale = normaliser_of<S>(inner_product(outputs, outputs, n), n);
   for (int64_t i = 0; i < n; ++i) outputs[i] *= scale;
   return scale;
 }

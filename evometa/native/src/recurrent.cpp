@@ -6,28 +6,61 @@
 
 #include "recurrent_cohort.h"
 #include "task_training.h"
+#include "threads.h"
 
 namespace evometa {
 namespace {
 
 constexpr int64_t kForwardVectors = 8, kBackwardVectors = 8;
+constexpr int64_t kGrain = 1 << 11;  // coordinates that are worth a thread
 
-// Calls body with a sweep of the program's cell.
+template <class T>
+struct Type {
+  using type = T;
+};
+
+// Calls body with the type of sweep for the program's cell.
 template <class S, int64_t kVectors, class Body>
-void with_sweep(const RecurrentCohort<S>& cohort, Body body) {
+void with_cell(const RecurrentCohort<S>& cohort, Body body) {
   constexpr int64_t kWidth = kVectors * VectorOf<S>::width;
-  const auto run = [&](auto cell) {
-    RecurrentSweep<S, decltype(cell), kWidth> sweep(cohort.program());
-    for (int64_t p = 0; p < cohort.n_candidates(); ++p) body(sweep, p);
-  };
   switch (cohort.cell()) {
     case CellKind::vanilla:
-      return run(Vanilla{});
+      return body(Type<RecurrentSweep<S, Vanilla, kWidth>>());
     case CellKind::gru:
-      return run(Gru{});
+      return body(Type<RecurrentSweep<S, Gru, kWidth>>());
     case CellKind::lstm:
-      return run(Lstm{});
+      return body(Type<RecurrentSweep<S, Lstm, kWidth>>());
   }
+}
+
+// Calls body with a sweep of the program's cell and each candidate.
+template <class S, int64_t kVectors, class Body>
+void with_sweep(const RecurrentCohort<S>& cohort, Body body) {
+  with_cell<S, kVectors>(cohort, [&](auto type) {
+    typename decltype(type)::type sweep(cohort.program());
+    for (int64_t p = 0; p < cohort.n_candidates(); ++p) body(sweep, p);
+  });
+}
+
+// Writes the next state and, where they are normalised, the outputs of candidate p; several threads take some of its
+// coordinates each, with a sweep of their own.
+template <class S, class Sweep>
+void advance_candidate(const RecurrentCohort<S>& cohort, int64_t p, const RecurrentState<S>& after, S* outputs,
+                       PerThread<Sweep>& sweeps) {
+  const RecurrentProgram<S>& program = cohort.program();
+  const RecurrentCandidate<S> candidate = cohort.candidate(p);
+  const auto own = [&]() -> Sweep& { return sweeps.own([&] { return std::make_unique<Sweep>(program); }); };
+  const int64_t n_blocks = Sweep::n_blocks(program), grain = kGrain / Sweep::kBlock;
+  share(n_blocks, grain, [&](int64_t begin, int64_t end) {
+    own().begin_candidate(candidate);
+    own().forward(candidate, after, outputs, begin, end);
+  });
+  if (!outputs) return;
+  OutputNormalisers<S> normalisers(program.tensor_sizes, program.n_tasks);
+  normalisers.measure(outputs);
+  share(n_blocks, grain, [&](int64_t begin, int64_t end) {
+    own().finish(candidate, after, outputs, normalisers, begin, end);
+  });
 }
 
 template <class S>
@@ -39,11 +72,11 @@ void advance(const RecurrentArguments& arguments, const Tensor& params_after, at
   cohort.check_carried(carried_after);
   TORCH_CHECK(outputs.has_value() == cohort.program().stage.normalised(), "evometa kernel: outputs go with normalisation");
   if (outputs) check(*outputs, arguments.grads, arguments.grads.sizes(), "outputs");
-  with_sweep<S, kForwardVectors>(cohort, [&](auto& sweep, int64_t p) {
-    const RecurrentCandidate<S> candidate = cohort.candidate(p);
-    sweep.begin_candidate(candidate);
-    sweep.forward(candidate, cohort.template state<S>(params_after, statistics_after, carried_after, p),
-                  cohort.template of<S>(outputs, p));
+  with_cell<S, kForwardVectors>(cohort, [&](auto type) {
+    PerThread<typename decltype(type)::type> sweeps;
+    for (int64_t p = 0; p < cohort.n_candidates(); ++p)
+      advance_candidate(cohort, p, cohort.template state<S>(params_after, statistics_after, carried_after, p),
+                        cohort.template of<S>(outputs, p), sweeps);
   });
 }
 
@@ -154,7 +187,10 @@ void train(const RecurrentArguments& all, const Tensor& numbers, const std::opti
     S* const grads = own.grads.template data_ptr<S>();
     S* const initial = initial_losses ? initial_losses->template data_ptr<S>() + p * n_tasks : nullptr;
     const RecurrentState<S> after = cohort.template state<S>(own.params, own.statistics, own.carried, 0);
+    S* const all_outputs = cohort.template of<S>(outputs, 0);
+    OutputNormalisers<S> normalisers(cohort.program().tensor_sizes, n_tasks);
     with_sweep<S, kForwardVectors>(cohort, [&](auto& sweep, int64_t) {
+      const int64_t n_blocks = sweep.n_blocks(cohort.program());
       for (int64_t k = 0; k < n_steps; ++k) {
         for (int64_t t = 0; t < n_tasks; ++t) {
           tasks.turn_to(t, k);
@@ -166,7 +202,10 @@ void train(const RecurrentArguments& all, const Tensor& numbers, const std::opti
                        all.factor.template const_data_ptr<S>() + k * n_factors + p * all.factor.size(2));
         const RecurrentCandidate<S> candidate = cohort.candidate(0);
         if (k == 0 || n_channels) sweep.begin_candidate(candidate);
-        sweep.forward(candidate, after, cohort.template of<S>(outputs, 0));
+        sweep.forward(candidate, after, all_outputs, 0, n_blocks);
+        if (!all_outputs) continue;
+        normalisers.measure(all_outputs);
+        sweep.finish(candidate, after, all_outputs, normalisers, 0, n_blocks);
       }
     });
   }

@@ -12,6 +12,7 @@
 #include "blocks.h"
 #include "coordinate_features.h"
 #include "output.h"
+#include "output_normalisers.h"
 #include "recurrent_network.h"
 
 namespace evometa {
@@ -83,18 +84,22 @@ class RecurrentSweep {
         n_momenta_(static_cast<int64_t>(program.features.momenta.size())),
         network_(program.n_layers, program.n_inputs(), program.n_hidden, program.stage.n_outputs()),
         momenta_(n_momenta_ * kWidth),
-        rows_(kRows * kWidth),
-        normalised_(program.stage.normalised() ? program.n_coordinates : 0) {
+        rows_(kRows * kWidth) {
     for (int64_t i = 0; i < n_momenta_; ++i) momentum_rows_.push_back(momenta_.row(i, kWidth));
   }
 
   // Turns to a candidate's weights, and to the step's channels.
   void begin_candidate(const RecurrentCandidate<S>& candidate) { network_.pack(candidate.weights, program_.step_channels); }
 
-  // The next state goes to `after`, which may be the state before. `outputs` (R) receives outputs that are to be
-  // normalised, else it is null.
-  void forward(const RecurrentCandidate<S>& candidate, const RecurrentState<S>& after, S* outputs) {
-    for (int64_t start = 0; start < program_.n_all(); start += kWidth) {
+  static constexpr int64_t kBlock = kWidth;  // coordinates
+
+  // Blocks of all coordinates, numbered from 0 on.
+  static int64_t n_blocks(const RecurrentProgram<S>& program) { return (program.n_all() + kWidth - 1) / kWidth; }
+
+  // The next state of the blocks from `begin` to `end` goes to `after`, which may be the state before. `outputs` (R)
+  // receives outputs that are to be normalised, else it is null.
+  void forward(const RecurrentCandidate<S>& candidate, const RecurrentState<S>& after, S* outputs, int64_t begin, int64_t end) {
+    for (int64_t start = begin * kWidth; start < std::min(end * kWidth, program_.n_all()); start += kWidth) {
       const int64_t count = std::min(kWidth, program_.n_all() - start);
       observe(candidate, start, count);
       run_network(candidate, start, count);
@@ -104,15 +109,17 @@ class RecurrentSweep {
       else
         store_params(candidate, network_.outputs(), after.params, start, count);
     }
-    if (!outputs) return;
-    for (int64_t task = 0; task < program_.n_tasks; ++task) {
-      normalise_task(outputs, task);
-      for (int64_t start = 0; start < program_.n_coordinates; start += kWidth) {
-        const int64_t count = std::min(kWidth, program_.n_coordinates - start);
-        observe_again(candidate, after, task * program_.n_coordinates + start, count);
-        load_rows<kWidth, S>({normalised_.data(), 0}, start, count, 1, row(output));
-        store_params(candidate, row(output), after.params, task * program_.n_coordinates + start, count);
-      }
+  }
+
+  // The next params of the same blocks from all outputs, where they are normalised by `normalisers`.
+  void finish(const RecurrentCandidate<S>& candidate, const RecurrentState<S>& after, const S* outputs,
+              const OutputNormalisers<S>& normalisers, int64_t begin, int64_t end) {
+    for (int64_t start = begin * kWidth; start < std::min(end * kWidth, program_.n_all()); start += kWidth) {
+      const int64_t count = std::min(kWidth, program_.n_all() - start);
+      observe_again(candidate, after, start, count);
+      load_rows<kWidth, S>({outputs, 0}, start, count, 1, row(output));
+      normalisers.apply(start, count, row(output));
+      store_params(candidate, row(output), after.params, start, count);
     }
   }
 
@@ -226,7 +233,7 @@ class RecurrentSweep {
 
   // One task's outputs, each tensor normalised, in normalised_; and the factors in scales_.
   void normalise_task(const S* outputs, int64_t task) {
-    std::copy_n(outputs + task * program_.n_coordinates, program_.n_coordinates, normalised_.data());
+    normalised_.assign(outputs + task * program_.n_coordinates, outputs + (task + 1) * program_.n_coordinates);
     scales_.clear();
     S* tensor = normalised_.data();
     for (const int64_t size : program_.tensor_sizes) {
@@ -285,9 +292,9 @@ class RecurrentSweep {
   const RecurrentProgram<S>& program_;
   int64_t n_momenta_;
   RecurrentNetwork<S, Cell, kWidth> network_;
-  Rows<S> momenta_, rows_, normalised_;
+  Rows<S> momenta_, rows_;
   std::vector<S*> momentum_rows_;
-  std::vector<S> scales_;
+  std::vector<S> normalised_, scales_;
 };
 
 }  // namespace evometa
