@@ -55,7 +55,10 @@ def shared_space(estimators: tuple[str, ...]) -> Space:
                 note="inner steps of an episode, at most its horizon",
             ),
             Choice(
-                "meta.truncation", (10, 20, 5, 50, 100, 200), when=_REFINED, note="inner steps between meta-updates"
+                "meta.truncation",
+                (10, 20, 5, 50, 100, 200),
+                when=_REFINED,
+                note="inner steps between meta-updates",
             ),
             Choice(
                 "meta.loss", ("log_mean", "mean"), when=_REFINED, note="what is summed over the inner steps"
