@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one intra-operator thread inside the block.
-
-    So no result depends on the number of cores, and they are left to the workers.
-    """
+def threads(n: int) -> Iterator[None]:
+    """Compute with ``n`` of PyTorch's intra-operator threads inside the block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(n)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """:func:`threads` with one: no result depends on how many cores there are; workers have them."""
+    return threads(1)
 
 
 def settle() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from unittest.mock import patch
 
@@ -16,6 +15,7 @@ from evometa.campaign.lifetime import WeightBank, refine
 from evometa.execution import Executor, pick_workers, work
 from evometa.genome.genome import Genome
 from evometa.inner.record import Status
+from evometa.process import threads
 
 
 class Engine:
@@ -77,15 +77,5 @@ class EngineOnThreads(EngineOnOneWorker):
     """The same in this process, with a thread of PyTorch's for each core, which no campaign does."""
 
     def run(self) -> int:
-        with patch.object(work, "one_thread", _a_thread_a_core):
+        with patch.object(work, "one_thread", partial(threads, n_cores())):
             return super().run()
-
-
-@contextmanager
-def _a_thread_a_core() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_cores())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -27,6 +27,7 @@ from benchmarks.rounds import Progress
 from benchmarks.workload import SEED, Spec
 from evometa.export import EvolvedOptimizer
 from evometa.genome.genome import Genome
+from evometa.process import threads
 from evometa.rng import torch_generator
 from evometa.rules import RULES, SCHEDULES
 from evometa.rules.cost import size_cost
@@ -119,13 +120,8 @@ class Stepper:
         return own
 
     def repeat(self, n_threads: int) -> None:
-        """One repetition."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(n_threads)
-        try:
-            self.seconds.setdefault(n_threads, []).append(self._timed())
-        finally:
-            torch.set_num_threads(before)
+        """One repetition, by the threads that PyTorch has been told to take."""
+        self.seconds.setdefault(n_threads, []).append(self._timed())
 
     def _timed(self) -> float:
         """Seconds of a step, the mean of a repetition."""
@@ -228,8 +224,9 @@ def measure(
             names = list(steppers)
             shift = round_number % len(names)
             for n_threads in THREADS:
-                for name in names[shift:] + names[:shift]:
-                    steppers[name].repeat(n_threads)
+                with threads(n_threads):
+                    for name in names[shift:] + names[:shift]:
+                        steppers[name].repeat(n_threads)
         found[title] = Contest(n_params, steppers, ceilings)
     return found
 

@@ -44,7 +44,6 @@ def recorded_sources(genomes: Sequence[GenomeFile]) -> tuple[TaskSource, ...]:
             )
         for name, options in zip(known, _recorded_options(genome, len(known)), strict=True):
             source = _source(name, options, f"{genome.label}, tasks {name}")
-            build_family(source.use, source.options)
             if source not in found:
                 found.append(source)
     return tuple(found)
@@ -82,9 +81,7 @@ def _sources(text: str) -> tuple[TaskSource, ...]:
     if name not in TASKS and rest:  # pkg.module:attribute, and options after a second colon
         attribute, _, rest = rest.partition(":")
         name = f"{name}:{attribute}"
-    source = _source(name, _options(rest, text), f"--tasks {clipped(text)}")
-    build_family(source.use, source.options)  # a wrong name or option is refused before anything is trained
-    return (source,)
+    return (_source(name, _options(rest, text), f"--tasks {clipped(text)}"),)
 
 
 def _options(text: str, whole: str) -> dict[str, Any]:
@@ -98,7 +95,9 @@ def _options(text: str, whole: str) -> dict[str, Any]:
 
 def _source(use: str, options: dict[str, Any], where: str) -> TaskSource:
     try:
-        return TaskSource(use, options=options)
+        source = TaskSource(use, options=options)
     except ValidationError as error:
         problem = error.errors()[0]["msg"]
         raise BenchError(f"{where}: {clipped(problem)}") from error
+    build_family(source.use, source.options)  # a wrong name or option is refused before anything is trained
+    return source
