@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from compute_device import DEVICE
 
 import evometa.meta.training
 from evometa.errors import GenomeError
 from evometa.genome.genes import Value
+from evometa.inner import graphs
 from evometa.inner.cohort import Candidate, Cohort
 from evometa.inner.evaluate import evaluate
 from evometa.inner.task_set import request
@@ -29,7 +31,6 @@ from evometa.meta import (
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import Learner
 
-CPU = torch.device("cpu")
 N_TASKS = 4
 #: Episodes of 7 steps: segments of 5 and 2.
 QUADRATICS = TaskStream("quadratic", '{"dim": 3}', N_TASKS, horizon=7, seed=11)
@@ -86,7 +87,7 @@ def test_refined_weights_are_finite_new_and_of_the_same_kind(
     name: str, family: str, stream: TaskStream
 ) -> None:
     candidate = learned(name, family)
-    result = refine([candidate], [stream], CPU)
+    result = refine([candidate], [stream], DEVICE)
     (weights,) = result.weights
     assert weights.keys() == candidate.weights.keys()
     for key, value in candidate.weights.items():
@@ -102,23 +103,23 @@ def test_refined_weights_are_finite_new_and_of_the_same_kind(
 def test_the_given_weights_stay_untouched(name: str) -> None:
     candidate = learned(name)
     copies = {key: value.clone() for key, value in candidate.weights.items()}
-    refine([candidate], [QUADRATICS], CPU)
+    refine([candidate], [QUADRATICS], DEVICE)
     assert all(torch.equal(candidate.weights[key], copies[key]) for key in copies)
 
 
 @every_estimator
 def test_deterministic_and_told_apart_by_the_seed(name: str) -> None:
     candidate = learned(name)
-    first, again = (refine([candidate], [QUADRATICS], CPU) for _ in range(2))
+    first, again = (refine([candidate], [QUADRATICS], DEVICE) for _ in range(2))
     assert_same(first, again)
-    other = refine([candidate], [replace(QUADRATICS, seed=12)], CPU)
+    other = refine([candidate], [replace(QUADRATICS, seed=12)], DEVICE)
     assert other.meta_losses != first.meta_losses
 
 
 @every_estimator
 def test_global_random_numbers_are_left_alone(name: str) -> None:
     before = torch.get_rng_state()
-    refine([learned(name)], [QUADRATICS], CPU)
+    refine([learned(name)], [QUADRATICS], DEVICE)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -127,9 +128,9 @@ def test_candidates_refined_together_come_out_as_if_alone(name: str) -> None:
     """The result must not depend on who shares a candidate's chunk, continuous genes and all."""
     pair = different(name)
     assert meta_structure(pair[0].genes) == meta_structure(pair[1].genes)
-    together = refine(pair, [QUADRATICS], CPU, torch.float64)
+    together = refine(pair, [QUADRATICS], DEVICE, torch.float64)
     for index, candidate in enumerate(pair):
-        alone = refine([candidate], [QUADRATICS], CPU, torch.float64)
+        alone = refine([candidate], [QUADRATICS], DEVICE, torch.float64)
         assert alone.n_inner_steps == together.n_inner_steps
         for key, value in alone.weights[0].items():
             torch.testing.assert_close(together.weights[index][key], value, rtol=1e-8, atol=1e-10)
@@ -140,8 +141,8 @@ def test_streams_are_taken_in_turn(name: str) -> None:
     """Episodes of two segments: tasks of the first stream, then of the second."""
     candidate = learned(name)
     twins = (replace(QUADRATICS, use="quadratic", options='{"dim": 2}'), QUADRATICS)
-    mixed = refine([candidate], twins, CPU).meta_losses[0]
-    alone = refine([candidate], twins[:1], CPU).meta_losses[0]
+    mixed = refine([candidate], twins, DEVICE).meta_losses[0]
+    alone = refine([candidate], twins[:1], DEVICE).meta_losses[0]
     assert mixed[:2] == alone[:2]
     assert mixed[2] != alone[2]
 
@@ -159,8 +160,9 @@ def test_inner_steps_are_those_that_were_made(name: str, monkeypatch: pytest.Mon
         return advance(cohort, layout, carry, *arguments, **options)
 
     monkeypatch.setattr(evometa.meta.training, "advance", counted)
+    monkeypatch.setattr(graphs, "serves", lambda device, n_steps: False)  # replays pass by that door
     candidates = [learned(name, seed=seed) for seed in range(3)]
-    result = refine(candidates, [QUADRATICS], CPU)
+    result = refine(candidates, [QUADRATICS], DEVICE)
     assert made == result.n_inner_steps * len(candidates)
     assert made > 0
 
@@ -169,7 +171,7 @@ def test_inner_steps_are_those_that_were_made(name: str, monkeypatch: pytest.Mon
 def test_a_candidate_without_a_finite_meta_gradient_keeps_its_weights(name: str) -> None:
     broken, healthy = learned(name), learned(name, seed=1)
     nan = {key: torch.full_like(value, torch.nan) for key, value in broken.weights.items()}
-    result = refine([replace(broken, weights=nan), healthy], [QUADRATICS], CPU)
+    result = refine([replace(broken, weights=nan), healthy], [QUADRATICS], DEVICE)
     assert result.n_skipped == [SHORT["meta.steps"], 0]
     assert all(bool(torch.isnan(value).all()) for value in result.weights[0].values())
     assert all(bool(torch.isfinite(value).all()) for value in result.weights[1].values())
@@ -181,10 +183,10 @@ def test_lowers_the_loss_on_tasks_not_seen(name: str) -> None:
     stream = TaskStream("quadratic", '{"dim": 3}', n_tasks=16, horizon=20, seed=11)
     genes: dict[str, Value] = {"steps": 30, "unroll_length": 20, "truncation": 10, "lr": 3e-2}
     candidate = learned(name, **genes)
-    (weights,) = refine([candidate], [stream], CPU).weights
+    (weights,) = refine([candidate], [stream], DEVICE).weights
     unseen = request("quadratic", {"dim": 3}, "meta_valid", 64, 21, seed=5)
-    before = evaluate([candidate], unseen, CPU).losses[0, :, -1]
-    after = evaluate([replace(candidate, weights=weights)], unseen, CPU).losses[0, :, -1]
+    before = evaluate([candidate], unseen, DEVICE).losses[0, :, -1]
+    after = evaluate([replace(candidate, weights=weights)], unseen, DEVICE).losses[0, :, -1]
     assert after.mean() < 0.8 * before.mean()
 
 
@@ -199,7 +201,7 @@ def test_lowers_the_loss_on_tasks_not_seen(name: str) -> None:
     ids=lambda options: next(iter(options)),
 )
 def test_serves_every_option_of_the_shared_genes(name: str, options: dict[str, Value]) -> None:
-    plain, changed = (refine([learned(name, **extra)], [DIGITS], CPU) for extra in ({}, options))
+    plain, changed = (refine([learned(name, **extra)], [DIGITS], DEVICE) for extra in ({}, options))
     assert changed.n_skipped == [0]
     assert any(not torch.equal(changed.weights[0][key], value) for key, value in plain.weights[0].items())
 
@@ -207,8 +209,10 @@ def test_serves_every_option_of_the_shared_genes(name: str, options: dict[str, V
 @every_estimator
 def test_one_session_at_one_point_gives_a_gradient_of_the_weights_shape(name: str) -> None:
     pair = different(name)
-    cohort = Cohort.of(pair, CPU, torch.float64)
-    problem = MetaProblem(cohort, tuple(meta_genes(c.genes) for c in pair), (QUADRATICS,), CPU, torch.float64)
+    cohort = Cohort.of(pair, DEVICE, torch.float64)
+    problem = MetaProblem(
+        cohort, tuple(meta_genes(c.genes) for c in pair), (QUADRATICS,), DEVICE, torch.float64
+    )
     found = ESTIMATORS[name].begin(problem).estimate(cohort.weights)
     assert {k: (v.shape, v.dtype) for k, v in found.grads.items()} == {
         k: (v.shape, v.dtype) for k, v in cohort.weights.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compute_device import DEVICE, ON_CPU
 from evolved_optimizers import (
     SHAPES,
     Case,
@@ -169,7 +170,7 @@ def test_gradients_may_be_accumulated_and_clipped(case: Case) -> None:
 def test_a_gradient_scaler_skips_steps_with_infinite_gradients(case: Case) -> None:
     params = parameters(SHAPES, torch.float32)
     optimizer = evolved(case, params)
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
     train(params, optimizer, [0])
     before, state = values(params), optimizer.state_dict()
     optimizer.zero_grad()
@@ -214,11 +215,11 @@ def test_tensors_of_any_shape_and_strides_are_stepped_as_if_alone(
     params, apart = parameters(ALL_SHAPES), parameters(ALL_SHAPES)
     params[4] = nn.Parameter(apart[4].detach().T.contiguous().T)
     params[6] = nn.Parameter(apart[6].detach().to(memory_format=torch.channels_last))
-    frozen = nn.Parameter(torch.ones(3), requires_grad=False)
-    whole = nn.Parameter(torch.tensor([1, 2]), requires_grad=False)
+    frozen = nn.Parameter(torch.ones(3, device=DEVICE), requires_grad=False)
+    whole = nn.Parameter(torch.tensor([1, 2], device=DEVICE), requires_grad=False)
     alone = [evolved(case, [parameter]) for parameter in apart]
     for room in (2**18, 16):
-        monkeypatch.setattr(buckets, "_CPU_COORDINATES", room)
+        monkeypatch.setattr(buckets, "_CPU_COORDINATES" if ON_CPU else "_COORDINATES", room)
         optimizer = evolved(case, [*params, frozen, whole])
         for one in alone:
             one.state.clear()
@@ -236,7 +237,9 @@ def test_tensors_of_any_shape_and_strides_are_stepped_as_if_alone(
 
 @every_case
 def test_tied_weights_make_one_step(case: Case) -> None:
-    model, twin = (nn.ModuleList([nn.Linear(3, 3, bias=False, dtype=torch.float64)] * n) for n in (2, 1))
+    model, twin = (
+        nn.ModuleList([nn.Linear(3, 3, bias=False, dtype=torch.float64, device=DEVICE)] * n) for n in (2, 1)
+    )
     twin[0].weight.data.copy_(model[0].weight)
     optimizer, other = evolved(case, model.parameters()), evolved(case, twin.parameters())
     for k in range(3):
@@ -250,10 +253,10 @@ def test_complex_parameters_and_sparse_gradients_are_refused_before_anything_mov
     wave = nn.Parameter(torch.ones(2, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"torch\.complex64, but .*torch\.view_as_real"):
         evolved(case, [wave])
-    (dense,), table = parameters([(3,)]), nn.Embedding(4, 2, sparse=True)
+    (dense,), table = parameters([(3,)]), nn.Embedding(4, 2, sparse=True, device=DEVICE)
     optimizer = evolved(case, [dense, table.weight])
     before = values([dense, table.weight])
-    table(torch.tensor([1])).sum().backward()
+    table(torch.tensor([1], device=DEVICE)).sum().backward()
     give_gradients([dense], 0)
     with pytest.raises(RuntimeError, match=r"do not support sparse gradients.*use sparse=False"):
         optimizer.step()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor
 
 from evometa.genome.genes import Value
@@ -36,14 +37,18 @@ def _genes(family: RuleFamily, draw: str | int) -> dict[str, Value]:
 
 
 def _hyper(family: RuleFamily, genes: Genes, dtype: torch.dtype) -> Tree:
-    return {name: torch.tensor(v, dtype=dtype) for name, v in family.space.continuous(genes).items()}
+    return {
+        name: torch.tensor(v, dtype=dtype, device=DEVICE)
+        for name, v in family.space.continuous(genes).items()
+    }
 
 
 def _weights(rule: UpdateRule, dtype: torch.dtype, seed: int = 0) -> Tree:
     """Fresh weights moved off their start, where an output layer of zeros would hide everything."""
     generator = torch_generator(seed, "weights")
     fresh = rule.init_weights(generator)
-    return {k: (v + 0.1 * torch.randn(v.shape, generator=generator)).to(dtype) for k, v in fresh.items()}
+    moved = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in fresh.items()}
+    return tree_map(lambda value: value.to(DEVICE, dtype), moved)
 
 
 @dataclass
@@ -60,7 +65,8 @@ class Stream:
         shape = (n_tasks, LAYOUT.size)
         params = torch.randn(shape, generator=generator, dtype=dtype)
         grads = torch.randn((N_STEPS, *shape), generator=generator, dtype=dtype)
-        return cls(params, grads, torch.rand((N_STEPS, n_tasks), generator=generator, dtype=dtype) + 0.1)
+        losses = torch.rand((N_STEPS, n_tasks), generator=generator, dtype=dtype) + 0.1
+        return cls(*(value.to(DEVICE) for value in (params, grads, losses)))
 
 
 @dataclass
@@ -262,8 +268,8 @@ def test_meta_gradient_is_finite_and_reaches_the_weights(name: str, draw: str | 
     """Backpropagation through an unroll on a quadratic, second order, with a coordinate at its optimum."""
     case, stream = Case.of(name, draw), Stream.drawn()
     case.weights = tree_map(lambda value: value.requires_grad_(), case.weights)
-    curvature = torch.linspace(0.0, 2.0, LAYOUT.size, dtype=torch.float64)
-    params, total = stream.params, torch.zeros((), dtype=torch.float64)
+    curvature = torch.linspace(0.0, 2.0, LAYOUT.size, dtype=torch.float64, device=DEVICE)
+    params, total = stream.params, torch.zeros((), dtype=torch.float64, device=DEVICE)
     state = case.rule.init_state(case.weights, params, LAYOUT)
     for k in range(N_STEPS):
         losses = (curvature * params.square()).sum(-1)

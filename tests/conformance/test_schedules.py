@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor
 
 from evometa.genome.genes import Value
@@ -35,22 +36,26 @@ def _build(name: str, draw: str | int, dtype: torch.dtype = torch.float64) -> tu
     family = SCHEDULES[name]
     genes = _genes(family, draw)
     schedule = family.build(genes)
-    hyper = {k: torch.tensor(v, dtype=dtype) for k, v in family.space.continuous(genes).items()}
+    continuous = family.space.continuous(genes)
+    hyper = {k: torch.tensor(v, dtype=dtype, device=DEVICE) for k, v in continuous.items()}
     return schedule, _weights(schedule, dtype), hyper
 
 
 def _weights(schedule: Schedule, dtype: torch.dtype, seed: int = 0) -> Tree:
     generator = torch_generator(seed, "weights")
     fresh = schedule.init_weights(generator)
-    return {k: (v + 0.3 * torch.randn(v.shape, generator=generator)).to(dtype) for k, v in fresh.items()}
+    moved = {k: v + 0.3 * torch.randn(v.shape, generator=generator) for k, v in fresh.items()}
+    return tree_map(lambda value: value.to(DEVICE, dtype), moved)
 
 
 def _losses(dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    return torch.rand((N_STEPS, N_TASKS), generator=torch_generator(seed, "losses"), dtype=dtype) + 0.1
+    drawn = torch.rand((N_STEPS, N_TASKS), generator=torch_generator(seed, "losses"), dtype=dtype)
+    return drawn.to(DEVICE) + 0.1
 
 
 def _context(k: int, loss: Tensor | None, dtype: torch.dtype = torch.float64) -> StepContext:
-    return StepContext(LAYOUT, torch.tensor(k, dtype=dtype), torch.tensor(HORIZON, dtype=dtype), loss)
+    step, horizon = (torch.tensor(n, dtype=dtype, device=DEVICE) for n in (k, HORIZON))
+    return StepContext(LAYOUT, step, horizon, loss)
 
 
 def _run(
@@ -66,7 +71,7 @@ def _run(
 ) -> tuple[Tensor, Tree]:
     """Factors ``(K, T)`` and the last state."""
     if state is None:
-        state = schedule.init_state(weights, n_tasks, torch.zeros((n_tasks, 1), dtype=dtype))
+        state = schedule.init_state(weights, n_tasks, torch.zeros((n_tasks, 1), dtype=dtype, device=DEVICE))
     made = []
     for k in steps:
         loss = None if losses is None else losses[k]

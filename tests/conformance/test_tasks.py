@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
@@ -64,9 +65,12 @@ def draw(family: TaskFamily, split: Split = "meta_train", seed: int = 0) -> list
     return family.sample(split, N_TASKS, torch_generator(seed, "tasks"))
 
 
-def first_batch(batch: TaskBatch, seed: int = 0) -> dict[str, Tensor]:
+def first_batch(batch: TaskBatch, seed: int = 0, moved: TaskBatch | None = None) -> dict[str, Tensor]:
+    """Of ``moved`` where it is given: ``batch`` on the device in another dtype."""
     stream = batch.index_stream(1, torch_generator(seed, "rows"))
-    return batch.batch(None if stream is None else stream[:, 0])
+    if moved is None:
+        return batch.batch(None if stream is None else stream[:, 0])
+    return moved.batch(None if stream is None else stream[:, 0].to(DEVICE))
 
 
 def everything(batches: list[TaskBatch], seed: int) -> list[Tensor]:
@@ -131,9 +135,9 @@ def test_hand_batched_gradient_is_the_gradient(family: TaskFamily) -> None:
     for batch in draw(family):
         if batch.loss_and_grad is None:
             continue
-        moved = batch.to(torch.device("cpu"), torch.float64)
-        rows = first_batch(moved)
-        starts = [batch.init_params(torch_generator(seed)).double() for seed in range(3)]
+        moved = batch.to(DEVICE, torch.float64)
+        rows = first_batch(batch, moved=moved)
+        starts = [batch.init_params(torch_generator(seed)).to(DEVICE, torch.float64) for seed in range(3)]
         params = torch.stack(starts)
         losses, grads = batch.loss_and_grad(params, rows)
         expected, values = vmap(vmap(grad_and_value(batch.loss)), (0, None))(params, rows)
@@ -142,14 +146,15 @@ def test_hand_batched_gradient_is_the_gradient(family: TaskFamily) -> None:
         torch.testing.assert_close(grads, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_moves_to_float64(family: TaskFamily) -> None:
+def test_moves_to_a_device_and_to_float64(family: TaskFamily) -> None:
     for batch in draw(family):
-        moved = batch.to(torch.device("cpu"), torch.float64)
-        params = batch.init_params(torch_generator(0)).double()
-        grads, losses = vmap(grad_and_value(moved.loss))(params, first_batch(moved))
+        moved = batch.to(DEVICE, torch.float64)
+        rows = first_batch(batch, moved=moved)
+        params = batch.init_params(torch_generator(0))
+        grads, losses = vmap(grad_and_value(moved.loss))(params.to(DEVICE, torch.float64), rows)
         assert grads.dtype == losses.dtype == torch.float64
-        single = vmap(batch.loss)(params.float(), first_batch(batch))
-        torch.testing.assert_close(losses.float(), single, rtol=1e-3, atol=1e-3)
+        single = vmap(batch.loss)(params, first_batch(batch))
+        torch.testing.assert_close(losses.float().cpu(), single, rtol=1e-3, atol=1e-3)
 
 
 def test_train_and_valid_rows_are_disjoint(family: TaskFamily, name: str) -> None:

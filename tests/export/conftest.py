@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor, nn
 
 from evometa.export import EvolvedOptimizer, export_genome
@@ -41,7 +42,11 @@ class SmallNet(nn.Module):
 @pytest.fixture
 def make_net() -> Callable[..., SmallNet]:
     """``make_net(seed=0)``: equal seeds give equal models."""
-    return SmallNet
+
+    def make(seed: int = 0) -> SmallNet:
+        return SmallNet(seed).to(DEVICE)
+
+    return make
 
 
 @pytest.fixture
@@ -50,8 +55,8 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     generator = torch_generator(0, "batches")
     return [
         (
-            torch.randn(8, 1, 4, 4, generator=generator, dtype=torch.float64),
-            torch.randint(3, (8,), generator=generator),
+            torch.randn(8, 1, 4, 4, generator=generator, dtype=torch.float64).to(DEVICE),
+            torch.randint(3, (8,), generator=generator).to(DEVICE),
         )
         for _ in range(20)
     ]
@@ -98,8 +103,8 @@ def one() -> Callable[..., nn.Parameter]:
     """``one(value=1.0, grad=1.0)``: a 0-d float64 parameter with a gradient."""
 
     def make(value: float = 1.0, grad: float = 1.0) -> nn.Parameter:
-        parameter = nn.Parameter(torch.tensor(value, dtype=torch.float64))
-        parameter.grad = torch.tensor(grad, dtype=torch.float64)
+        parameter = nn.Parameter(torch.tensor(value, dtype=torch.float64, device=DEVICE))
+        parameter.grad = torch.tensor(grad, dtype=torch.float64, device=DEVICE)
         return parameter
 
     return make

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from compute_device import DEVICE
 from evolved_optimizers import (
     SHAPES,
     Case,
@@ -95,21 +96,21 @@ def test_another_shape_wants_another_state(case: Case, shape: tuple[int, ...]) -
     train(params, optimizer, range(2))
     keeps_state = len(optimizer.state[params[0]]) > 1
     params[0].grad = None
-    params[0].data = torch.ones(5, 4, dtype=torch.float64)
+    params[0].data = torch.ones(5, 4, dtype=torch.float64, device=DEVICE)
     if keeps_state:
         with pytest.raises(RuntimeError, match=r"delete optimizer\.state\[parameter\] to begin it afresh"):
             train(params, optimizer, [2])
     del optimizer.state[params[0]]
     train(params, optimizer, range(2))
     assert int(optimizer.state[params[0]]["step"]) == 2
-    assert not torch.equal(params[0], torch.ones(5, 4, dtype=torch.float64))
+    assert not torch.equal(params[0], torch.ones(5, 4, dtype=torch.float64, device=DEVICE))
 
 
 @every_case
 @pytest.mark.parametrize("where", ["pre-hook", "post-hook", "closure", "sparse"])
 def test_an_exception_in_a_step_costs_nothing(case: Case, where: str) -> None:
     params, plain = parameters(SHAPES), parameters(SHAPES)
-    table = nn.Embedding(4, 2, sparse=True)
+    table = nn.Embedding(4, 2, sparse=True, device=DEVICE)
     optimizer, other = evolved(case, [*params, table.weight]), evolved(case, plain)
     train(params, optimizer, range(2))
     train(plain, other, range(2))
@@ -124,7 +125,7 @@ def test_an_exception_in_a_step_costs_nothing(case: Case, where: str) -> None:
     handle = registers[where](fail) if where in registers else None
     give_gradients(params, 2)
     if where == "sparse":
-        table(torch.tensor([1])).sum().backward()
+        table(torch.tensor([1], device=DEVICE)).sum().backward()
     with pytest.raises((KeyError, RuntimeError), match=r"hook|closure|sparse"):
         optimizer.step(fail if where == "closure" else None, loss=1.0)
     if handle is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor, nn
 
 from evometa.export import load_optimizer
@@ -40,13 +41,13 @@ def in_campaign(
 ) -> list[Tensor]:
     """Flat parameters ``(N,)`` after each step of the learner, fed gradients and losses of ``stream``."""
     learner = Learner.of(genome.family, genome.genes)
-    weights = tree_map(lambda value: value.to(start.dtype), weights)
-    hyper = {name: torch.tensor(value, dtype=start.dtype) for name, value in learner.hyper.items()}
+    weights = tree_map(lambda value: value.to(start), weights)
+    hyper = {name: start.new_tensor(value) for name, value in learner.hyper.items()}
     params = start.unsqueeze(0)
     state = learner.init_state(weights, params, layout)
     visited = []
     for k, (grads, loss) in enumerate(stream):
-        step, horizon = (torch.tensor(float(n), dtype=start.dtype) for n in (k, HORIZON))
+        step, horizon = (start.new_tensor(float(n)) for n in (k, HORIZON))
         context = StepContext(layout, step, horizon, loss)
         update, state = learner.update(weights, hyper, state, grads.unsqueeze(0), params, context)
         params = params + learner.guard(k, HORIZON) * update
@@ -69,8 +70,8 @@ def test_exported_steps_are_the_evolved_steps(
     generator = torch_generator(seed, "gradients")
     stream: list[tuple[Tensor, Tensor | None]] = []
     for k in range(N_STEPS):
-        grads = torch.randn(layout.size, generator=generator).to(dtype) * 10.0 ** (k % 5 - 3)
-        loss = None if k == 7 else torch.rand(1, generator=generator).to(dtype)
+        grads = torch.randn(layout.size, generator=generator).to(DEVICE, dtype) * 10.0 ** (k % 5 - 3)
+        loss = None if k == 7 else torch.rand(1, generator=generator).to(DEVICE, dtype)
         stream.append((grads, loss))
 
     expected = in_campaign(genome, weights, layout, start, stream)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, SequentialLR
 
@@ -31,7 +32,7 @@ One = Callable[..., nn.Parameter]
 
 
 def sgd(lr: float = 1.0) -> torch.optim.SGD:
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1, device=DEVICE))], lr=lr)
 
 
 def rates(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compute_device import DEVICE
 from evolved_optimizers import assert_same
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector as flat
@@ -112,8 +113,8 @@ class LastGradientFamily(RuleFamily):
 
 def test_state_does_not_live_in_the_memory_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RULES._members, "last_gradient", LastGradientFamily())
-    p = nn.Parameter(torch.zeros(2))
-    p.grad = torch.zeros(2)
+    p = nn.Parameter(torch.zeros(2, device=DEVICE))
+    p.grad = torch.zeros_like(p)
     optimizer = EvolvedOptimizer([p], Genome("1", "last_gradient", {}), {}, horizon=10)
     for k in range(3):
         p.grad.fill_(k)  # as backward after zero_grad(set_to_none=False) does
@@ -186,7 +187,7 @@ torch.save(p.detach(), result)
 
 def test_training_resumes_in_another_process(exported: Exported, tmp_path: Path) -> None:
     path, _, _ = exported(LEARNED[0], "recurrent")
-    p = nn.Parameter(torch.linspace(-1.0, 1.0, 7))
+    p = nn.Parameter(torch.linspace(-1.0, 1.0, 7, device=DEVICE))
     optimizer = load_optimizer(path, [p], horizon=9)
     for k in range(10):
         if k == 5:
@@ -280,17 +281,17 @@ def test_state_of_something_else_is_refused_and_leaves_the_optimizer_as_it_was(
     optimizer.step()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="needs --device cuda")
 @pytest.mark.parametrize(("family", "schedule"), PAIRS)
 def test_weights_follow_the_parameters_to_their_device(
     exported: Exported, make_net: MakeNet, batches: Batches, family: str, schedule: str, train: Train
 ) -> None:
     path, _, _ = exported(family, schedule)
-    here, there = make_net().double(), make_net().double().cuda()
+    here, there = make_net().double().cpu(), make_net().double()
     on_cpu, on_cuda = load_optimizer(path, here.parameters()), load_optimizer(path, there.parameters())
     for x, y in batches[:5]:
-        train(here, on_cpu, [(x, y)])
-        train(there, on_cuda, [(x.cuda(), y.cuda())])
+        train(here, on_cpu, [(x.cpu(), y.cpu())])
+        train(there, on_cuda, [(x, y)])
     for a, b in zip(here.parameters(), there.parameters(), strict=True):
         torch.testing.assert_close(b.cpu(), a, rtol=1e-9, atol=1e-9)
     assert all(value.device.type == "cuda" for name, value in on_cuda.state[b].items() if name != "step")

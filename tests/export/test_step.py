@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector as flat
 
@@ -84,7 +85,7 @@ def test_parameters_without_gradient_wait_with_their_own_step_count(exported: Ex
     late.grad = never.grad = None
     optimizer.step()
     first = early.item()
-    late.grad = torch.tensor(1.0, dtype=torch.float64)
+    late.grad = torch.ones_like(late)
     optimizer.step()
     assert late.item() == first  # its first step, with the bias correction of a first step
     assert never.item() == 1.0
@@ -122,10 +123,10 @@ def test_0d_empty_integer_and_frozen_parameters_are_fine(exported: Exported, one
     for family in RULES.names():
         path, _, _ = exported(family)
         scalar = one()
-        empty = nn.Parameter(torch.zeros(0, 3))
-        empty.grad = torch.zeros(0, 3)
-        whole = nn.Parameter(torch.tensor([1, 2]), requires_grad=False)
-        frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        empty = nn.Parameter(torch.zeros(0, 3, device=DEVICE))
+        empty.grad = torch.zeros_like(empty)
+        whole = nn.Parameter(torch.tensor([1, 2], device=DEVICE), requires_grad=False)
+        frozen = nn.Parameter(torch.ones(3, device=DEVICE), requires_grad=False)
         optimizer = load_optimizer(path, [empty, scalar, whole, frozen])
         optimizer.step(loss=1.0)
         optimizer.step()
@@ -138,9 +139,9 @@ def test_0d_empty_integer_and_frozen_parameters_are_fine(exported: Exported, one
 def test_parameters_of_any_strides_are_updated_alike(exported: Exported) -> None:
     for family in RULES.names():
         path, _, _ = exported(family)
-        grads = torch.randn(5, 4, generator=torch_generator(0, "grads"))
-        plain = nn.Parameter(torch.ones(5, 4))
-        turned = nn.Parameter(torch.ones(4, 5).T)
+        grads = torch.randn(5, 4, generator=torch_generator(0, "grads")).to(DEVICE)
+        plain = nn.Parameter(torch.ones(5, 4, device=DEVICE))
+        turned = nn.Parameter(torch.ones(4, 5, device=DEVICE).T)
         plain.grad, turned.grad = grads, grads.T.contiguous().T
         for p in (plain, turned):
             load_optimizer(path, [p]).step(loss=1.0)
@@ -152,8 +153,8 @@ def test_sparse_gradients_and_complex_parameters_are_refused_with_a_reason(
     exported: Exported, one: One
 ) -> None:
     path, _, _ = exported("adam")
-    dense, table = one(), nn.Embedding(4, 2, sparse=True)
-    table(torch.tensor([1])).sum().backward()
+    dense, table = one(), nn.Embedding(4, 2, sparse=True, device=DEVICE)
+    table(torch.tensor([1], device=DEVICE)).sum().backward()
     optimizer = load_optimizer(path, [dense, table.weight])
     with pytest.raises(RuntimeError, match=r"do not support sparse gradients.*use sparse=False"):
         optimizer.step()
@@ -173,13 +174,13 @@ def test_half_precision_is_computed_in_float32(
 ) -> None:
     path, _, _ = exported(family, schedule)
     generator = torch_generator(0, "half")
-    p = nn.Parameter(torch.randn(6, generator=generator).to(dtype))
+    p = nn.Parameter(torch.randn(6, generator=generator).to(DEVICE, dtype))
     q = nn.Parameter(p.detach().float())
     optimizer, twin = load_optimizer(path, [p]), load_optimizer(path, [q])
     for _ in range(4):
         with torch.no_grad():
             q.copy_(p)  # both start every step from the same rounded parameters
-        p.grad = torch.randn(6, generator=generator).to(dtype)
+        p.grad = torch.randn(6, generator=generator).to(DEVICE, dtype)
         q.grad = p.grad.float()
         optimizer.step(loss=1.0)
         twin.step(loss=1.0)
@@ -194,7 +195,7 @@ def test_half_precision_is_computed_in_float32(
 def test_gradient_scaling_works(exported: Exported, one: One) -> None:
     path, _, _ = exported("sgd", "recurrent", lr=0.1)
     scaled, plain = one(1.0, 3.0), one(1.0, 3.0)
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
     optimizer = load_optimizer(path, [scaled])
     scaled.grad = None
     scaler.scale(3.0 * scaled).backward()

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pytest
 import torch
+from compute_device import DEVICE, ON_CPU
 
 from evometa import native
 from evometa.genome.genes import Value
@@ -44,7 +45,7 @@ class PreparedOf(Protocol):
     ) -> list[PreparedTasks]: ...
 
 
-@pytest.fixture(params=["native", "torch"])
+@pytest.fixture(params=[pytest.param("native", marks=pytest.mark.cpu_alone("native kernels")), "torch"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     """With native kernels, where the machine and the rule have them, and without."""
     with nullcontext() if request.param == "native" else native.disabled():
@@ -106,7 +107,7 @@ def _prepared_of(family: TaskFamily, n_tasks: int, n_steps: int, dtype: torch.dt
 
 
 def _check_meta_gradients(candidates: list[Candidate], stream: TaskStream, second_order: bool) -> None:
-    """At the same weights, for segment after segment of the episode, in float64."""
+    """At the same weights, for segment after segment of the episode, in float64; the plain loop on a CPU."""
     truncation = 5
     genes = meta_genes(
         {
@@ -118,11 +119,11 @@ def _check_meta_gradients(candidates: list[Candidate], stream: TaskStream, secon
             "meta.second_order": second_order,
         }
     )
-    device, dtype = torch.device("cpu"), torch.float64
-    cohort = Cohort.of(candidates, device, dtype)
-    problem = MetaProblem(cohort, (genes,) * len(candidates), (stream,), device, dtype)
+    dtype = torch.float64
+    cohort = Cohort.of(candidates, DEVICE, dtype)
+    problem = MetaProblem(cohort, (genes,) * len(candidates), (stream,), DEVICE, dtype)
     session = ESTIMATORS["tbptt"].begin(problem)
-    episode = draw_episode(stream, 0, genes, device, dtype)
+    episode = draw_episode(stream, 0, genes, torch.device("cpu"), dtype)
     (part,) = episode.parts
     found = [session.estimate(cohort.weights).grads for _ in range(0, episode.length, truncation)]
     for index, candidate in enumerate(candidates):
@@ -139,7 +140,7 @@ def _check_meta_gradients(candidates: list[Candidate], stream: TaskStream, secon
             scale = max(float(value.abs().max()) for value in exact.values())
             assert scale > 0
             for name, value in exact.items():
-                torch.testing.assert_close(segment[name][index], value, rtol=1e-9, atol=1e-11 * scale)
+                torch.testing.assert_close(segment[name][index].cpu(), value, rtol=1e-9, atol=1e-11 * scale)
 
 
 #: Tasks for kernels that train many steps in a call; they differ in loss, depth, nonlinearity and batch size.
@@ -195,6 +196,8 @@ class Training:
 @pytest.fixture(scope="session")
 def training_of() -> Callable[..., Training]:
     """A :class:`Training` of three tasks for a rule and its genes, at rates at which candidates learn."""
+    if not ON_CPU:
+        pytest.skip("kernels are a CPU's")
     for unit in native.units():
         reason = native.why_unavailable(unit)
         if reason is not None:

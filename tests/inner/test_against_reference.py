@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from compute_device import DEVICE, ON_CPU, on_device
 
 from evometa.genome.genes import Value
 from evometa.inner import reference
@@ -25,11 +26,12 @@ from evometa.rules.learner import learner_space
 from evometa.rules.registry import RULES
 from evometa.tasks import build_family
 
-CPU = torch.device("cpu")
 N_TASKS, N_STEPS = 4, 20
 #: Each step rounds to 2⁻²⁴ what the next ones amplify. In N_STEPS steps errors add up to 1.2e-6; a factor of
 #: ten is left for what the curvature of the tasks makes of them.
 FLOAT32_BOUND = 10 * N_STEPS * 2.0**-24
+#: The plain loop runs on a CPU: on another device tanh, exp and log have other last digits as well.
+FLOAT64_BOUND = 1e-12 if ON_CPU else 1e-11
 
 Structure = tuple[str, Mapping[str, Value]]
 _RATES: dict[str, Value] = {"lr": 1e-3, "nominal_lr": 1e-2}
@@ -211,8 +213,9 @@ def _errors(
     candidates: list[Candidate], parts: Sequence[PreparedTasks], truth: Truth, dtype: torch.dtype
 ) -> tuple[Floats, Floats]:
     """Relative errors of the engine's losses and held-out losses."""
-    cohort = Cohort.of(candidates, CPU, dtype)
-    records = [unroll(cohort, part.tasks, part.params, part.indices, N_STEPS) for part in parts]
+    cohort = Cohort.of(candidates, DEVICE, dtype)
+    sent = map(on_device, parts)
+    records = [unroll(cohort, part.tasks, part.params, part.indices, N_STEPS) for part in sent]
     losses = np.concatenate([record.losses for record in records], axis=1)
     valid_losses = np.concatenate([record.valid_losses for record in records], axis=1)
     assert np.isfinite(truth.losses).all()
@@ -228,9 +231,9 @@ def test_float64_equals_the_plain_loop(
     parts = prepared_of(_family(tasks), N_TASKS, N_STEPS + 1, torch.float64)
     truth = plain(structure, tasks)
     losses, valid_losses = _errors(cohort_of(*STRUCTURES[structure]), parts, truth, torch.float64)
-    assert losses.max() <= 1e-12
+    assert losses.max() <= FLOAT64_BOUND
     assert (np.isnan(valid_losses) == np.isnan(truth.valid_losses)).all()
-    assert np.nanmax(valid_losses, initial=0.0) <= 1e-12
+    assert np.nanmax(valid_losses, initial=0.0) <= FLOAT64_BOUND
 
 
 @pytest.mark.parametrize(("structure", "tasks"), CASES)
@@ -252,20 +255,21 @@ def test_params_and_state_are_those_of_the_plain_loop(
     structure: str, cohort_of: Any, prepared_of: Any
 ) -> None:
     candidates = cohort_of(*STRUCTURES[structure], n=2)
-    cohort = Cohort.of(candidates, CPU, torch.float64)
+    cohort = Cohort.of(candidates, DEVICE, torch.float64)
     part = prepared_of(_family("digits"), 2, N_STEPS + 1, torch.float64)[0]
-    carry = begin(cohort, part.tasks.layout, part.params)
+    sent = on_device(part)
+    carry = begin(cohort, sent.tasks.layout, sent.params)
     for k in range(N_STEPS):
-        losses, grads = loss_and_grad(part.tasks, carry.params, part.tasks.batch(part.indices[:, k]))
-        carry = advance(cohort, part.tasks.layout, carry, losses, grads, N_STEPS)
+        losses, grads = loss_and_grad(sent.tasks, carry.params, sent.tasks.batch(sent.indices[:, k]))
+        carry = advance(cohort, sent.tasks.layout, carry, losses, grads, N_STEPS)
     for p, candidate in enumerate(candidates):
         subject = reference.Subject.of(candidate, torch.float64)
         for t in range(part.tasks.n_tasks):
             run = reference.train(subject, part, t, N_STEPS)
-            torch.testing.assert_close(carry.params[p, t], run.params, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(carry.params[p, t].cpu(), run.params, rtol=1e-10, atol=1e-12)
             for name, value in carry.state.items():
                 axis = next(i for i, n in enumerate(run.state[name].shape) if n == 1)
-                own = value[p].narrow(axis, t, 1)
+                own = value[p].narrow(axis, t, 1).cpu()
                 torch.testing.assert_close(own, run.state[name], rtol=1e-10, atol=1e-12)
 
 

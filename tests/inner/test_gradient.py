@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from compute_device import DEVICE
 from torch import Tensor
 
 from evometa.inner.gradient import eager, losses_at
@@ -24,13 +25,13 @@ def normalised_loss(params: Tensor, batch: Batch) -> Tensor:
 @pytest.fixture
 def point() -> Tensor:
     shape = (N_CANDIDATES, N_TASKS, WIDTH * WIDTH + WIDTH)
-    return torch.randn(shape, generator=torch_generator(0, "params"), dtype=torch.float64)
+    return torch.randn(shape, generator=torch_generator(0, "params"), dtype=torch.float64).to(DEVICE)
 
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
     generator = torch_generator(0, "batch")
-    x = torch.randn((N_TASKS, N_ROWS, WIDTH), generator=generator, dtype=torch.float64)
+    x = torch.randn((N_TASKS, N_ROWS, WIDTH), generator=generator, dtype=torch.float64).to(DEVICE)
     return {"x": x, "y": x.sum(-1).sin()}
 
 
@@ -61,7 +62,7 @@ def test_their_graph_is_that_of_each_run(
     point: Tensor, batch: Batch, of_losses: float, of_grads: float, n_candidates: int
 ) -> None:
     """Autograd through the mapped gradient of a layer norm would be wrong."""
-    direction = torch.linspace(-1, 1, point.shape[-1], dtype=torch.float64)
+    direction = torch.linspace(-1, 1, point.shape[-1], dtype=torch.float64, device=DEVICE)
 
     def measure(loss: Tensor, grad: Tensor) -> Tensor:
         parts = [of_losses * loss.sum()] if of_losses else []
@@ -84,7 +85,7 @@ def test_without_grad_mode_there_is_no_graph(point: Tensor, batch: Batch) -> Non
 
 def test_recurrent_layers_can_be_measured_without_a_gradient() -> None:
     """PyTorch cannot map them where no gradient is wanted."""
-    layer = torch.nn.GRU(2, 3, batch_first=True)
+    layer = torch.nn.GRU(2, 3, batch_first=True, device=DEVICE)
     names = [name for name, _ in layer.named_parameters()]
     sizes = [parameter.numel() for parameter in layer.parameters()]
 
@@ -96,8 +97,8 @@ def test_recurrent_layers_can_be_measured_without_a_gradient() -> None:
         outputs: tuple[Tensor, Tensor] = torch.func.functional_call(layer, views, (batch["x"],))
         return outputs[0].square().mean()
 
-    params = 0.1 * torch.randn((2, 3, sum(sizes)), generator=torch_generator(0))
-    x = torch.randn((3, 4, 5, 2), generator=torch_generator(1))
+    params = 0.1 * torch.randn((2, 3, sum(sizes)), generator=torch_generator(0)).to(DEVICE)
+    x = torch.randn((3, 4, 5, 2), generator=torch_generator(1)).to(DEVICE)
     with torch.no_grad():
         found = losses_at(loss, params, {"x": x})
     exact = torch.stack([torch.stack([loss(params[p, t], {"x": x[t]}) for t in range(3)]) for p in range(2)])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from compute_device import DEVICE
 from tapes import AsItIs, Tapes
 from torch import Tensor
 
@@ -110,15 +111,19 @@ def test_a_replayed_training_that_is_lost_stops_early(recorded: Callable[..., li
     assert (replayed.status == "diverged").all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("family", ["adam", "recurrent", "mlp"])
-def test_a_gpu_replays_what_it_would_do_step_by_step(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = request("digits", DIGITS, "meta_train", 3, 21, seed=5)
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="needs --device cuda")
+@pytest.mark.parametrize(("use", "options"), TASKS, ids=[name for name, _ in TASKS])
+@pytest.mark.parametrize("family", RULES.built_in)
+def test_a_gpu_replays_what_it_would_do_step_by_step(
+    family: str, use: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = request(use, options, "meta_train", 3, 21, seed=5)
     several = candidates(family, 3)
-    device = torch.device("cuda")
-    replayed = trained(several, wanted, device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that a step could not be recorded is a warning
+        replayed = trained(several, wanted, DEVICE)
     monkeypatch.setattr(graphs, "serves", lambda device, n_steps: False)
-    for plain, other in zip(trained(several, wanted, device), replayed, strict=True):
+    for plain, other in zip(trained(several, wanted, DEVICE), replayed, strict=True):
         np.testing.assert_allclose(plain.losses, other.losses, rtol=1e-4)
 
 

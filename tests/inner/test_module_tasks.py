@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compute_device import DEVICE
 
 from evometa.inner import reference
 from evometa.inner.evaluate import evaluate
@@ -56,7 +57,7 @@ def test_training_is_that_of_the_plain_loop(name: str, cohort_of: Any) -> None:
     candidates = cohort_of("adam", {"lr": 1e-2}, n=2)
     with warnings.catch_warnings():
         warnings.simplefilter("default" if name in LOOPED else "error")
-        record = evaluate(candidates, wanted, CPU, torch.float64)
+        record = evaluate(candidates, wanted, DEVICE, torch.float64)
     (part,) = prepare(wanted, CPU, torch.float64)
     for p, candidate in enumerate(candidates):
         subject = reference.Subject.of(candidate, torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from compute_device import DEVICE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,9 +130,9 @@ def test_what_a_candidate_gets_does_not_depend_on_chunks(
     found = []
     for most in (1, 2, 5):
         monkeypatch.setattr("evometa.inner.evaluate.candidates_per_chunk", lambda *arguments, n=most: n)
-        cut_up = chunks(several, wanted, CPU)
+        cut_up = chunks(several, wanted, DEVICE)
         assert max(map(len, cut_up)) == most
-        records = [evaluate([several[i] for i in chunk], wanted, CPU, torch.float64) for chunk in cut_up]
+        records = [evaluate([several[i] for i in chunk], wanted, DEVICE, torch.float64) for chunk in cut_up]
         found.append(np.concatenate([record.losses for record in records]))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-10)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-10)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor
 
 from evometa.errors import ConfigError
@@ -65,7 +66,7 @@ def test_tf32_without_a_gpu_is_refused_in_one_line() -> None:
 
 
 def test_bfloat16_rounds_the_products_of_the_loss_and_nothing_it_hands_on() -> None:
-    (part,) = prepare(WANTED, CPU)
+    (part,) = prepare(WANTED, DEVICE)
     assert part.indices is not None
     batch = part.tasks.batch(part.indices[:, 0])
     params = part.params.repeat(3, 1, 1)
@@ -82,14 +83,14 @@ def test_bfloat16_leaves_the_update_rule_in_float32() -> None:
     """With a loss that autocast does not touch, a rule made of products gives what it gives in float32."""
     wanted = request("rosenbrock", {}, "meta_train", 2, 11, seed=4)
     for family in ("recurrent", "mlp"):
-        exact = evaluate([candidate(family)], wanted, CPU)
+        exact = evaluate([candidate(family)], wanted, DEVICE)
         with precision_of("bfloat16"):
-            lowered = evaluate([candidate(family)], wanted, CPU)
+            lowered = evaluate([candidate(family)], wanted, DEVICE)
         np.testing.assert_array_equal(lowered.losses, exact.losses)
 
 
 def test_bfloat16_passes_derivatives_of_second_order() -> None:
-    (part,) = prepare(WANTED, CPU)
+    (part,) = prepare(WANTED, DEVICE)
     assert part.indices is not None
     batch: Batch = part.tasks.batch(part.indices[:, 0])
 
@@ -106,8 +107,8 @@ def test_bfloat16_passes_derivatives_of_second_order() -> None:
 
 
 def test_training_in_bfloat16_ends_near_training_in_float32() -> None:
-    exact = evaluate([candidate("adam")], WANTED, CPU)
+    exact = evaluate([candidate("adam")], WANTED, DEVICE)
     with precision_of("bfloat16"):
-        lowered = evaluate([candidate("adam")], WANTED, CPU)
+        lowered = evaluate([candidate("adam")], WANTED, DEVICE)
     assert not np.array_equal(lowered.losses, exact.losses)
     np.testing.assert_allclose(lowered.losses, exact.losses, rtol=0.05)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor
 
 from evometa.genome.genes import Value
@@ -90,16 +91,16 @@ class Setting:
 
     def problem(self, **genes: Value) -> MetaProblem:
         candidates = self.candidates(**genes)
-        cohort = Cohort.of(candidates, CPU, torch.float64)
+        cohort = Cohort.of(candidates, DEVICE, torch.float64)
         own = tuple(candidate.genes for candidate in candidates)
-        return MetaProblem(cohort, own, (self.stream,), CPU, torch.float64)
+        return MetaProblem(cohort, own, (self.stream,), DEVICE, torch.float64)
 
     def estimates(self, name: str, **genes: Value) -> Tensor:
-        """The meta-gradients of one episode's segments at fixed weights, ``(3, P, 2)``."""
+        """The meta-gradients of one episode's segments at fixed weights, ``(3, P, 2)`` on the CPU."""
         problem = self.problem(estimator=name, **genes)
         session = ESTIMATORS[name].begin(problem)
         found = [session.estimate(problem.cohort.weights).grads for _ in range(3)]
-        return torch.stack([torch.stack([g["rule.rate"], g["rule.shrinkage"]], dim=1) for g in found])
+        return torch.stack([torch.stack([g["rule.rate"], g["rule.shrinkage"]], dim=1) for g in found]).cpu()
 
     def exact(self, *, through_gradient: bool = True, truncated: bool = True) -> Tensor:
         """What :meth:`estimates` estimates, by hand: d/dφ of each segment's mean loss, ``(3, P, 2)``.

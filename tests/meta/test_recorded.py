@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from compute_device import DEVICE
 from tapes import Tapes
 
 from evometa import native
@@ -146,8 +147,8 @@ def test_a_single_candidate_is_recorded_as_well(
     assert_alike(found, refined("mlp", ESTIMATORS["tbptt"], n=1), 1e-9)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="needs --device cuda")
 @pytest.mark.parametrize(("name", "estimator"), CASES)
 def test_a_gpu_meta_trains_as_a_cpu_does(name: str, estimator: str) -> None:
-    found = refined(name, ESTIMATORS[estimator], device=torch.device("cuda"))
+    found = refined(name, ESTIMATORS[estimator], device=DEVICE)
     assert_alike(found, refined(name, ESTIMATORS[estimator]), 1e-6)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from compute_device import DEVICE
 
 from evometa.errors import GenomeError
 from evometa.genome.space import Space
@@ -25,22 +26,20 @@ from evometa.meta import (
 from evometa.meta.registry import meta_structure
 from evometa.trees import Tree
 
-CPU = torch.device("cpu")
-
 
 def test_follows_the_estimates_from_one_to_the_next(setting: Any) -> None:
     """Three steps written out: estimate at the weights reached, clip, Adam with cosine decay."""
     genes = {"loss": "mean", "steps": 3, "lr": 1e-3, "clip": 0.5, "second_order": True}
-    result = refine(setting.candidates(**genes), [setting.stream], CPU, torch.float64)
+    result = refine(setting.candidates(**genes), [setting.stream], DEVICE, torch.float64)
     problem = setting.problem(**genes)
     session = ESTIMATORS["tbptt"].begin(problem)
     weights = [setting.points[i].clone().requires_grad_() for i in range(2)]
     adams = [torch.optim.Adam([value], lr=1.0) for value in weights]
     for k in range(3):
-        stacked = torch.stack([value.detach() for value in weights])
+        stacked = torch.stack([value.detach() for value in weights]).to(DEVICE)
         found = session.estimate({"rule.rate": stacked[:, 0], "rule.shrinkage": stacked[:, 1]}).grads
         for i, (value, adam) in enumerate(zip(weights, adams, strict=True)):
-            value.grad = torch.stack([found["rule.rate"][i], found["rule.shrinkage"][i]])
+            value.grad = torch.stack([found["rule.rate"][i], found["rule.shrinkage"][i]]).cpu()
             torch.nn.utils.clip_grad_norm_([value], 0.5)
             adam.param_groups[0]["lr"] = 1e-3 * (1.0, 0.75, 0.25)[k]
             adam.step()
@@ -58,7 +57,7 @@ def test_a_genome_from_before_a_gene_existed_gets_its_default(setting: Any) -> N
         for c in candidates
     ]
     assert old[0].genes.keys() < candidates[0].genes.keys()
-    results = [refine(each, [setting.stream], CPU, torch.float64) for each in (candidates, old)]
+    results = [refine(each, [setting.stream], DEVICE, torch.float64) for each in (candidates, old)]
     assert results[0].meta_losses == results[1].meta_losses
     assert results[0].weights == results[1].weights
 
@@ -120,8 +119,8 @@ class Diverging(Estimator):
     def begin(self, problem: MetaProblem) -> Session:
         class Given(Session):
             def estimate(self, weights: Tree) -> MetaGradient:
-                grads = {name: torch.tensor([1.0, torch.nan]) for name in weights}
-                return MetaGradient(grads, torch.tensor([1.0, torch.inf]), 5)
+                grads = {name: torch.tensor([1.0, torch.nan], device=DEVICE) for name in weights}
+                return MetaGradient(grads, torch.tensor([1.0, torch.inf], device=DEVICE), 5)
 
         return Given()
 
@@ -129,7 +128,7 @@ class Diverging(Estimator):
 def test_an_estimator_of_ones_own_is_followed_alike(setting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ESTIMATORS._members, "diverging", Diverging())
     candidates: list[Candidate] = setting.candidates(estimator="diverging", steps=4)
-    result = refine(candidates, [setting.stream], CPU)
+    result = refine(candidates, [setting.stream], DEVICE)
     assert result.n_inner_steps == 20
     assert result.n_skipped == [0, 4]
     assert result.meta_losses == [[1.0] * 4, [torch.inf] * 4]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor
 
 from evometa import native
@@ -21,7 +22,6 @@ from evometa.meta.training import measured, start, surrogate, train_part
 from evometa.rng import torch_generator
 from evometa.rules import Learner
 
-CPU = torch.device("cpu")
 #: The second in pieces of 2, 2 and 1 steps.
 WAYS = [Way(replays=True), Way(replays=True, steps_at_once=2)]
 LEARNERS: dict[str, tuple[str, dict[str, Value]]] = {
@@ -41,12 +41,12 @@ def cohort_of(name: str, n_candidates: int, dtype: torch.dtype) -> Cohort:
     family, genes = LEARNERS[name]
     learner = Learner.of(family, genes)
     trees = [learner.init_weights(torch_generator(seed, name)) for seed in range(n_candidates)]
-    return Cohort.of([Candidate(f"{i}", family, genes, tree) for i, tree in enumerate(trees)], CPU, dtype)
+    return Cohort.of([Candidate(f"{i}", family, genes, tree) for i, tree in enumerate(trees)], DEVICE, dtype)
 
 
 def episode(dtype: torch.dtype) -> Episode:
     genes = meta_genes({"meta.estimator": "tbptt", "meta.loss_scaling": "log_uniform"})
-    return draw_episode(STREAM, 0, genes, CPU, dtype)
+    return draw_episode(STREAM, 0, genes, DEVICE, dtype)
 
 
 def in_groups(parts: tuple[Part, ...]) -> list[list[Part]]:
@@ -70,7 +70,7 @@ def through_two_segments(
 def in_one_graph(cohort: Cohort, played: Episode, objective: Objective) -> list[Tensor]:
     """The first segment's meta-gradient by a single backward pass."""
     leaves = {name: value.clone().requires_grad_() for name, value in cohort.weights.items()}
-    total = torch.zeros(())
+    total = torch.zeros((), device=DEVICE)
     with objective.scope():
         for part, state in zip(played.parts, start(cohort, played.parts), strict=True):
             measure = measured if objective.second_order else surrogate
@@ -89,10 +89,13 @@ def numbers(found: Backpropagated) -> Iterator[Tensor]:
 
 
 #: Kernels have no second order.
-CASES = [(FIRST, True), (FIRST, False), (MEAN, True), (SECOND, False)]
-every_case = pytest.mark.parametrize(
-    ("objective", "kernels"), CASES, ids=["first-kernels", "first-torch", "mean-kernels", "second-torch"]
-)
+CASES = [
+    pytest.param(FIRST, True, id="first-kernels", marks=pytest.mark.cpu_alone("kernels")),
+    pytest.param(FIRST, False, id="first-torch"),
+    pytest.param(MEAN, True, id="mean-kernels", marks=pytest.mark.cpu_alone("kernels")),
+    pytest.param(SECOND, False, id="second-torch"),
+]
+every_case = pytest.mark.parametrize(("objective", "kernels"), CASES)
 
 
 @every_case

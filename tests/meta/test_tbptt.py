@@ -34,8 +34,8 @@ def test_float32_equals_the_closed_form(setting: Any, second_order: bool) -> Non
     )
     found = session.estimate(single).grads
     expected = setting.exact(through_gradient=second_order)[0]
-    torch.testing.assert_close(found["rule.rate"].double(), expected[:, 0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found["rule.shrinkage"].double(), expected[:, 1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found["rule.rate"].double().cpu(), expected[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found["rule.shrinkage"].double().cpu(), expected[:, 1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("second_order", [False, True])

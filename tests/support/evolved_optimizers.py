@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from compute_device import DEVICE
 from torch import Tensor, nn
 
 from evometa.export import EvolvedOptimizer
@@ -57,7 +58,7 @@ def parameters(
     """Parameters of these shapes; equal seeds give equal ones."""
     generator = torch_generator(seed, "parameters")
     return [
-        nn.Parameter(torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(dtype))
+        nn.Parameter(torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(DEVICE, dtype))
         for shape in shapes
     ]
 
@@ -67,7 +68,7 @@ def give_gradients(params: Iterable[Tensor], step: int) -> None:
     for place, parameter in enumerate(params):
         generator = torch_generator(0, "gradients", step, place)
         drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.grad = drawn.to(parameter.dtype)
+        parameter.grad = drawn.to(parameter)
 
 
 def loss_at(step: int) -> float:
