@@ -69,7 +69,7 @@ class Group(StrEnum):
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
 #: Groups about the memory of processes, threads, and plans of JAX's programs that were made for a CPU.
-_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.THREADS, Group.OPTIMIZERS, Group.JAX_PLANS)
+_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.THREADS, Group.JAX_PLANS)
 _WHEN_ASKED = (Group.GROWTH, Group.RACING, Group.THREADS, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
@@ -175,9 +175,11 @@ def _measured(
                 timings = threads.measure(opened, rounds, progress, quick=quick)
             found = tables.show_threads(console, timings)
         case Group.OPTIMIZERS:
-            with roofline(optimizers.working_sets(), 0.01 if quick else 0.1) as machine_rates:
-                contests_of_models = optimizers.measure(rounds, progress, machine_rates.measure, quick=quick)
-            found = show_optimizers(console, contests_of_models)
+            with roofline(optimizers.working_sets(), 0.01 if quick else 0.1, device) as machine_rates:
+                contests_of_models = optimizers.measure(
+                    rounds, progress, machine_rates.measure, device, quick=quick
+                )
+            found = show_optimizers(console, contests_of_models, on_gpu=device == "cuda")
         case Group.JAX_PLANS:
             found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
     return {group.value: found}

@@ -86,6 +86,14 @@ def peak_bytes(work: Callable[[], object]) -> int | None:
     return _peak_bytes(os.getpid()) - before
 
 
+def gpu_peak_bytes(work: Callable[[], object]) -> int:
+    """How much more of the GPU's memory PyTorch has given out at the height of ``work`` than before."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def children(process: int) -> list[int]:
     """The processes that ``process`` started, and those that these started."""
     threads = Path(f"/proc/{process}/task").glob("*/children")

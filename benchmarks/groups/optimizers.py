@@ -1,8 +1,11 @@
 """A step of exported optimizers beside one of ``torch.optim.AdamW``, on models of many sizes.
 
-All contestants step the same parameters by the same gradients in this process, round after round: with one
-thread, and with as many as there are cores. What a network needs at best is counted per coordinate and
-compared with the rates of as many cores of this machine, as for inner training.
+All contestants step the same parameters by the same gradients in this process, round after round: on a CPU
+with one thread, and with as many as there are cores. What a network needs at best is counted per coordinate
+and compared with the rates of as many cores of this machine, or of its GPU, as for inner training.
+
+A GPU is waited for before a repetition and after it, not between its steps: seconds are those of a training
+loop that only steps, be they the GPU's or those that Python takes to launch its work.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmarks.groups.memory import peak_bytes
+from benchmarks.groups.memory import gpu_peak_bytes, peak_bytes
 from benchmarks.machine import n_cores
 from benchmarks.roofline.rates import Rates
 from benchmarks.roofline.work import Work, count_update
@@ -95,27 +98,33 @@ class Stepper:
     """An optimizer on one model.
 
     Attributes:
+        wait: returns when the device has nothing left to do.
         seconds: of a step by so many threads, one number a round.
         state_bytes: that it keeps for each coordinate.
-        peak_bytes: for each coordinate, beyond what it keeps, while it makes a step; None where the system
-            does not tell.
+        peak_bytes: for each coordinate, beyond what it keeps, while it makes a step, in the memory of its
+            device; None where the system does not tell.
     """
 
     step: Callable[[], object]
     state_bytes: float
     peak_bytes: float | None
+    wait: Callable[[], object] = lambda: None
     seconds: dict[int, list[float]] = field(default_factory=dict)
     n_steps: int = 1
 
     @classmethod
-    def of(cls, optimizer: Optimizer, n_params: int) -> Stepper:
+    def of(cls, optimizer: Optimizer, n_params: int, device: torch.device) -> Stepper:
         """After a few steps, when it has all its state."""
+        on_gpu = device.type == "cuda"
         for _ in range(_SETTLING_STEPS):
             optimizer.step()
-        peak = peak_bytes(optimizer.step)
+        peak = (gpu_peak_bytes if on_gpu else peak_bytes)(optimizer.step)
         own = cls(
             optimizer.step, _state_bytes(optimizer) / n_params, None if peak is None else peak / n_params
         )
+        if on_gpu:
+            own.wait = torch.cuda.synchronize
+            own._timed()  # the first repetition after a wait finds the GPU's clock low
         own.n_steps = max(1, round(_REPETITION_SECONDS / own._timed()))
         return own
 
@@ -125,9 +134,11 @@ class Stepper:
 
     def _timed(self) -> float:
         """Seconds of a step, the mean of a repetition."""
+        self.wait()
         started = time.perf_counter()
         for _ in range(self.n_steps):
             self.step()
+        self.wait()
         return (time.perf_counter() - started) / self.n_steps
 
 
@@ -150,12 +161,17 @@ class Contest:
         n_params: coordinates of the model.
         steppers: by contestant; those whose state would be too large are missing.
         ceilings: by number of threads, of a rule in BOUNDED the steps a second that as many cores of this
-            machine could make at best.
+            machine, or its GPU, could make at best.
     """
 
     n_params: int
     steppers: Mapping[str, Stepper]
     ceilings: Mapping[int, Mapping[str, float]]
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """Numbers of threads that everybody was measured with."""
+        return tuple(self.ceilings)
 
     def seconds(self, name: str, n_threads: int) -> float:
         """Of a step, median of the rounds."""
@@ -177,7 +193,7 @@ class Contest:
             "n_params": self.n_params,
             "contestants": {
                 name: {
-                    "threads": {n: self._timing(name, n) for n in THREADS},
+                    "threads": {n: self._timing(name, n) for n in self.threads},
                     "state_bytes_per_param": own.state_bytes,
                     "peak_bytes_per_param": own.peak_bytes,
                 }
@@ -210,20 +226,24 @@ def _size(shapes: Sequence[tuple[int, ...]]) -> int:
 
 
 def measure(
-    n_rounds: int, progress: Progress, rates: Callable[[int], Rates], *, quick: bool
+    n_rounds: int, progress: Progress, rates: Callable[[int], Rates], device: str, *, quick: bool
 ) -> dict[str, Contest]:
-    """By model; the ``rates`` of so many of the machine's cores are measured before every model."""
+    """By model; the ``rates`` of so many of the machine's cores are measured before every model.
+
+    A GPU is given its work by one thread, and its rates are those of the whole.
+    """
     found = {}
+    all_threads = THREADS if device == "cpu" else (1,)
     chosen = dict(list(MODELS.items())[:1]) if quick else MODELS
     for number, (title, shapes) in enumerate(chosen.items()):
         progress(f"optimizers: {title}", number + 1, len(chosen))
         n_params = _size(shapes)
-        ceilings = {n: _ceilings(n_params, rates(n)) for n in THREADS}
-        steppers = dict(_steppers(shapes, n_params))
+        ceilings = {n: _ceilings(n_params, rates(n)) for n in all_threads}
+        steppers = dict(_steppers(shapes, n_params, torch.device(device)))
         for round_number in range(n_rounds):
             names = list(steppers)
             shift = round_number % len(names)
-            for n_threads in THREADS:
+            for n_threads in all_threads:
                 with threads(n_threads):
                     for name in names[shift:] + names[:shift]:
                         steppers[name].repeat(n_threads)
@@ -236,13 +256,15 @@ def _ceilings(n_params: int, rates: Rates) -> dict[str, float]:
     return {name: work.times(n_params).ceiling(rates) for name, work in works().items()}
 
 
-def _steppers(shapes: Sequence[tuple[int, ...]], n_params: int) -> Iterator[tuple[str, Stepper]]:
+def _steppers(
+    shapes: Sequence[tuple[int, ...]], n_params: int, device: torch.device
+) -> Iterator[tuple[str, Stepper]]:
     generator = torch_generator(SEED, "params")
-    params = [nn.Parameter(0.1 * torch.randn(shape, generator=generator)) for shape in shapes]
+    params = [nn.Parameter((0.1 * torch.randn(shape, generator=generator)).to(device)) for shape in shapes]
     for parameter in params:
-        parameter.grad = 1e-3 * torch.randn(parameter.shape, generator=generator)
+        parameter.grad = (1e-3 * torch.randn(parameter.shape, generator=generator)).to(device)
     for name, options in TORCH.items():
-        yield name, Stepper.of(torch.optim.AdamW(params, lr=1e-6, **options), n_params)
+        yield name, Stepper.of(torch.optim.AdamW(params, lr=1e-6, **options), n_params, device)
     for name, spec in specs().items():
         candidate = spec.candidate(0, {})
         learner = Learner.of(candidate.family, candidate.genes)
@@ -251,4 +273,4 @@ def _steppers(shapes: Sequence[tuple[int, ...]], n_params: int) -> Iterator[tupl
             continue
         # So small that the parameters stay what they are.
         optimizer = EvolvedOptimizer(params, genome, candidate.weights, lr=1e-6, horizon=10_000)
-        yield name, Stepper.of(optimizer, n_params)
+        yield name, Stepper.of(optimizer, n_params, device)

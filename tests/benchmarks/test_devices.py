@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from compute_device import DEVICE
+from rich.console import Console
 
 from benchmarks import teams
+from benchmarks.groups.optimizers import REFERENCE, Contest, Stepper
 from benchmarks.groups.throughput import works
+from benchmarks.optimizer_table import show_optimizers
 from benchmarks.roofline import gpu_rates
 from benchmarks.roofline.rates import TRIAD_BYTES
 
@@ -62,7 +68,37 @@ def test_a_gpu_goes_through_all_runs_before_it_meets_one_again() -> None:
     ]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_steps_on_a_gpu_are_timed_once_and_held_against_its_bound() -> None:
+    steppers = {
+        name: Stepper(lambda: None, 8.0, 4.0, seconds={1: [seconds]})
+        for name, seconds in ((REFERENCE, 1e-3), ("mlp", 2e-3))
+    }
+    contest = Contest(1000, steppers, {1: {"mlp": 5e3}})
+    console = Console(file=io.StringIO(), width=200)
+    found = show_optimizers(console, {"a model": contest}, on_gpu=True)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.count("ms a step") == 1
+    assert "of the GPU's bound" in text
+    assert "thread" not in text
+    assert found["a model"]["contestants"]["mlp"]["threads"][1]["share_of_ceiling"] == pytest.approx(0.1)
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="needs --device cuda")
+def test_steps_of_exported_optimizers_are_measured_on_a_gpu(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    words = ["--quick", "--rounds", "2", "--only", "optimizers", "--device", "cuda", "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, check=True)
+    (contest,) = json.loads(out.read_text())["optimizers"].values()
+    for name, own in contest["contestants"].items():
+        assert set(own["threads"]) == {"1"}
+        assert own["threads"]["1"]["median_seconds"] > 0
+        assert own["peak_bytes_per_param"] >= 0
+        assert ("share_of_ceiling" in own["threads"]["1"]) == (name in ("mlp", "gru 16"))
+    assert contest["contestants"]["AdamW foreach"]["state_bytes_per_param"] >= 8
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="needs --device cuda")
 @pytest.mark.parametrize("name", ["evometa", "naive", "vmap", "jax"])
 def test_every_contestant_runs_on_a_gpu(name: str) -> None:
     if name == "jax" and not teams.has_jax():
