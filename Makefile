@@ -10,7 +10,7 @@ SETUP_INPUTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help campaign benchmark test test-clients slow-test soak fuzz lint sdist clean
+.PHONY: help campaign benchmark test test-gpu test-clients slow-test soak fuzz lint sdist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,11 +27,19 @@ campaign: $(VENV)/installed ## evolve an optimizer on handwritten digits, draw i
 benchmark: $(VENV)/installed-benchmark ## time inner training beside a naive loop, JAX and the machine's roofline
 	$(BIN)/python -m benchmarks
 
+# What `make test-gpu` runs, and where.
+DEVICE ?= cuda
+GPU_TESTS := tests/conformance tests/export tests/inner tests/meta tests/execution/test_on_a_gpu.py \
+  tests/cli/test_on_a_gpu.py tests/benchmarks/test_devices.py
+
 # One thread for each of the two test processes: more only get in each other's way.
-test test-clients slow-test soak: export OMP_NUM_THREADS := 1
+test test-gpu test-clients slow-test soak: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/installed-dev ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+test-gpu: $(VENV)/installed-dev ## run on a GPU the tests of what computes there, DEVICE=cuda
+	$(BIN)/python -m pytest -n 4 --device $(DEVICE) $(GPU_TESTS)
 
 # Without the trainers its tests would be left out, and it would pass.
 test-clients: $(VENV)/installed-clients ## run exported optimizers inside the trainers of transformers and Lightning

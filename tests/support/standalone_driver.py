@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ N_STEPS = 200
 HORIZON = 60  # a third of the run, so that steps beyond the horizon are compared as well
 SHAPES = ((3, 4), (3,), ())
 DTYPES = (torch.float32, torch.float64)
+#: As in compute_device.py, which cannot be imported where nothing but PyTorch can.
+DEVICE = torch.device(os.environ.get("EVOMETA_TEST_DEVICE", "cpu"))
 #: What a file must do without.
 ABSENT = ("evometa", "numpy", "safetensors")
 
@@ -34,7 +37,7 @@ def trained(make: Make, dtype: torch.dtype, *, interrupted: bool) -> Tensor:
     generator = torch.Generator().manual_seed(0)
 
     def drawn(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE, dtype)
 
     params = [torch.nn.Parameter(drawn(shape)) for shape in SHAPES]
 
