@@ -27,7 +27,7 @@ RECIPROCAL_EPSILON = 1e-8
 TIME_SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 DECAYS = (0.5, 0.9, 0.99, 0.999)
 FACTORED_DECAYS = (0.9, 0.99, 0.999)
-#: decay of the second moment that divides gradients and averages
+#: decay of the second moment that divides gradients and averages, unless the nominal step has one of its own
 ROOT_DECAY = 0.999
 
 #: what the channels of a feature vary over; see :class:`evometa.rules.features.Inputs`
@@ -127,19 +127,18 @@ def _log_sign_symbols(x: str) -> str:
 
 
 _M, _R, _C = "momentum", "row_moment", "column_moment"
-_V = (Statistic("second_moment", ROOT_DECAY),)
+SECOND_MOMENT = Statistic("second_moment", ROOT_DECAY)
+_V = (SECOND_MOMENT,)
 _coordinate: tuple[Feature, ...] = (
     Feature("gradient", "the gradient", "g", _single(lambda s: s.grads)),
     Feature("log_sign", "log and sign of the gradient", _log_sign_symbols("g"), _log_sign, n_channels=2),
     Feature("parameter", "the parameter", "θ", _single(lambda s: s.params)),
-    Feature(
-        "second_moment", "the mean square gradient", "v̂", _single(lambda s: s.mean_square(ROOT_DECAY)), (), _V
-    ),
+    Feature("second_moment", "the mean square gradient", "v̂", _single(lambda s: s.mean_square), (), _V),
     Feature(
         "reciprocal_root",
         "the reciprocal root of the mean square gradient",
         "1/√v̂",
-        _single(lambda s: _reciprocal(s.mean_square(ROOT_DECAY))),
+        _single(lambda s: _reciprocal(s.mean_square)),
         (),
         _V,
     ),
@@ -147,7 +146,7 @@ _coordinate: tuple[Feature, ...] = (
         "rms_gradient",
         "the gradient over its root mean square",
         "g/√v̂",
-        _single(lambda s: s.grads * s.root_reciprocal(ROOT_DECAY)),
+        _single(lambda s: s.grads * s.root_reciprocal),
         (),
         _V,
     ),
@@ -166,7 +165,7 @@ _coordinate: tuple[Feature, ...] = (
         "rms_average",
         "the average gradient over the root mean square",
         "m̂(β)/√v̂",
-        _each(lambda s, decay: s.average(decay) * s.root_reciprocal(ROOT_DECAY)),
+        _each(lambda s, decay: s.average(decay) * s.root_reciprocal),
         (_M,),
         _V,
         DECAYS,
@@ -265,7 +264,7 @@ _MEMBERS = {feature.member(decay): (feature, decay) for feature in FEATURES for 
 AVERAGE = "⟨y⟩ = Σⱼ βʲ·yₖ₋ⱼ / Σⱼ βʲ"
 DEFINITIONS = {
     "momentum": "m̂(β) = ⟨g⟩",
-    "second_moment": f"v̂ = ⟨g²⟩ with β = {ROOT_DECAY:g}",
+    "second_moment": "v̂ = ⟨g²⟩ with β = {decay:g}",
     "row_moment": "r(β) = ⟨mean of g² over a row⟩",
     "column_moment": "c(β) = ⟨mean of g² over a column⟩",
     "factored": "v̂ᵣ꜀(β) = r(β)·c(β)/mean r(β)",

@@ -16,7 +16,7 @@ from torch import Tensor
 from evometa.genome.space import Genes
 from evometa.layout import Layout
 from evometa.rules.base import StepContext
-from evometa.rules.feature_table import AVERAGE, DEFINITIONS, Feature, Scope, feature_named
+from evometa.rules.feature_table import AVERAGE, DEFINITIONS, SECOND_MOMENT, Feature, Scope, feature_named
 from evometa.rules.signals import Signals, Statistic
 from evometa.trees import Tree
 
@@ -38,8 +38,9 @@ Inputs = dict[Scope, Tensor]
 class FeatureSet:
     """The features chosen for one rule structure, and the running statistics that they and ``extra`` need.
 
-    ``n_channels`` maps the chosen names to their numbers of channels. Raises GenomeError for a name that is
-    not in the table.
+    One second moment is kept: where ``extra`` has one, the features are divided by it, too. ``n_channels``
+    maps the chosen names to their numbers of channels. Raises GenomeError for a name that is not in the
+    table.
     """
 
     def __init__(self, names: Iterable[str], extra: Iterable[Statistic] = ()) -> None:
@@ -51,7 +52,10 @@ class FeatureSet:
         members = [(feature, decay) for feature, decays in self.chosen.items() for decay in decays]
         self.n_channels = {feature.member(decay): feature.n_channels for feature, decay in members}
         needed = [statistic for feature, decay in members for statistic in feature.statistics(decay)]
-        self.statistics = tuple(dict.fromkeys([*needed, *extra]))
+        extra = tuple(extra)
+        given = next((one for one in extra if one.kind == SECOND_MOMENT.kind), SECOND_MOMENT)
+        kept = [given if statistic == SECOND_MOMENT else statistic for statistic in needed]
+        self.statistics = tuple(dict.fromkeys([*kept, *extra]))
 
     @classmethod
     def of(cls, genes: Genes, extra: Iterable[Statistic] = ()) -> FeatureSet:
@@ -110,9 +114,12 @@ class FeatureSet:
             ", ".join(group) + (f" for β = {_listed(decays)}" if any(decays) else "")
             for decays, group in symbols.items()
         ]
-        kinds = {statistic.kind for statistic in self.statistics}
-        kinds |= {"factored" for feature in self.chosen if feature.kind.startswith("factored")}
-        defined = [line for kind, line in DEFINITIONS.items() if kind in kinds]
+        decay_of = {statistic.kind: statistic.decay for statistic in self.statistics}
+        if any(feature.kind.startswith("factored") for feature in self.chosen):
+            decay_of["factored"] = 0.0
+        defined = [
+            line.format(decay=decay_of[kind]) for kind, line in DEFINITIONS.items() if kind in decay_of
+        ]
         return [f"x = [{'; '.join(groups)}]", *defined, *([AVERAGE] if defined else [])]
 
 

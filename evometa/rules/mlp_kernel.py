@@ -18,7 +18,7 @@ from evometa.rules.base import Hyper, StepContext, Steps
 from evometa.rules.feature_program import NONE, FeatureProgram
 from evometa.rules.feature_table import WITHIN_TENSOR, Scope
 from evometa.rules.features import FeatureSet, Inputs
-from evometa.rules.output import BETA1, Output
+from evometa.rules.output import Output
 from evometa.rules.output_program import output_spec
 from evometa.rules.signals import Statistic, matrices
 from evometa.trees import Tree
@@ -28,7 +28,7 @@ UNIT = "mlp_rule"
 #: scopes of the first layer's inputs, in the order of its columns
 SCOPES: tuple[Scope, ...] = (*WITHIN_TENSOR, "step", "task")
 #: continuous genes in the kernel's order; those that a structure lacks are not read
-HYPER = ("lr", "magnitude_scale", "nominal_lr")
+HYPER = ("lr", "magnitude_scale", "nominal_lr", "nominal_gradient")
 
 
 class MLPKernel:
@@ -48,7 +48,7 @@ class MLPKernel:
             *program.row_moments,
             *program.column_moments,
         ]
-        momentum = Statistic("momentum", BETA1).name
+        momentum = Statistic("momentum", output.beta1).name
         nominal = program.momenta.index(momentum) if momentum in program.momenta else NONE
         self._rule_spec = [n_layers, n_hidden, *output_spec(output), nominal, counts["step"], counts["task"]]
         self._specs: dict[Layout, tuple[Tensor, int]] = {}

@@ -6,17 +6,20 @@ last layer starts at zero, so that an untrained rule *is* the nominal one; its w
 gradient, because the layer before them is not zero.
 
 Direction and magnitude: Metz et al. 2022. Nominal terms: Wichrowska et al. 2017; Premont-Schwarz et al. 2022.
+The gradient itself may have a share of Adam's numerator, as in QHAdam (Ma & Yarats 2019, arXiv:1810.06801),
+of which NAdam is a case; with a share of 0 it is Adam's.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from evometa.genome.genes import Choice, Gene, LogReal
+from evometa.genome.genes import Choice, Gene, LogReal, Real
 from evometa.genome.space import Genes
 from evometa.layout import Layout
 from evometa.rules.base import Hyper
@@ -24,7 +27,9 @@ from evometa.rules.cells import tanh, uniform
 from evometa.rules.signals import Signals, Statistic
 from evometa.trees import Tree
 
+#: decays of the nominal Adam's averages to choose from, its own first
 BETA1, BETA2 = 0.9, 0.999
+BETA1_CHOICES, BETA2_CHOICES = (BETA1, 0.95, 0.99, 0.5), (BETA2, 0.99, 0.9)
 ADAM_EPSILON = 1e-8
 #: keeps √v̂ differentiable at zero; far below ADAM_EPSILON² so that the value is Adam's
 ROOT_EPSILON = 1e-30
@@ -38,7 +43,7 @@ OUTPUT_GAIN = 0.1
 
 def output_genes(*, output: str, lr: float) -> tuple[Gene, ...]:
     """The genes of this module, with a family's default parametrisation and scale."""
-    nominal = {"nominal": ("sgd", "adam")}
+    nominal, adam = {"nominal": ("sgd", "adam")}, {"nominal": ("adam",)}
     return (
         Choice("output", ("direct", "direction_magnitude", "rms_normalised"), output, note="outputs to step"),
         LogReal("lr", 1e-5, 1.0, lr, note="scale of the learned part"),
@@ -52,22 +57,36 @@ def output_genes(*, output: str, lr: float) -> tuple[Gene, ...]:
         ),
         Choice("nominal", ("none", "sgd", "adam"), note="the step a learned one sits on"),
         LogReal("nominal_lr", 1e-5, 1.0, 1e-2, when=nominal, note="learning rate of the nominal step"),
+        Choice("nominal_beta1", BETA1_CHOICES, when=adam, note="decay of its average gradient"),
+        Choice("nominal_beta2", BETA2_CHOICES, when=adam, note="decay of mean squares, features' too"),
+        Real("nominal_gradient", 0.0, 1.0, 0.0, when=adam, note="share of the gradient in its numerator"),
         Choice("combine", ("add", "scale"), when=nominal, note="how the learned part acts on it"),
     )
 
 
 @dataclass(frozen=True)
 class Output:
-    """The output stage of one rule structure; ``combine`` counts only with a nominal step."""
+    """The output stage of one rule structure.
+
+    ``combine`` counts only with a nominal step, and ``beta1`` and ``beta2`` with that of Adam.
+    """
 
     parametrisation: str
     nominal: str
     combine: str = "add"
+    beta1: float = BETA1
+    beta2: float = BETA2
 
     @classmethod
     def of(cls, genes: Genes) -> Output:
         """The output stage of complete genes."""
-        return cls(str(genes["output"]), str(genes["nominal"]), str(genes.get("combine", "add")))
+        return cls(
+            str(genes["output"]),
+            str(genes["nominal"]),
+            str(genes.get("combine", "add")),
+            float(cast(float, genes.get("nominal_beta1", BETA1))),
+            float(cast(float, genes.get("nominal_beta2", BETA2))),
+        )
 
     @property
     def n_outputs(self) -> int:
@@ -82,8 +101,9 @@ class Output:
     @property
     def statistics(self) -> tuple[Statistic, ...]:
         """What the nominal step needs of the state."""
-        adam = (Statistic("momentum", BETA1), Statistic("second_moment", BETA2))
-        return adam if self.nominal == "adam" else ()
+        if self.nominal != "adam":
+            return ()
+        return (Statistic("momentum", self.beta1), Statistic("second_moment", self.beta2))
 
     def init(self, generator: torch.Generator, n_hidden: int) -> Tree:
         """The last layer: ``weight (n_outputs, n_hidden)`` and ``bias (n_outputs,)``."""
@@ -96,7 +116,7 @@ class Output:
         learned = hyper["lr"] * self._learned(outputs, hyper, signals.context.layout)
         if self.nominal == "none":
             return learned
-        nominal = hyper["nominal_lr"] * self._direction(signals)
+        nominal = hyper["nominal_lr"] * self._direction(hyper, signals)
         if self.combine == "add":
             return nominal + learned
         return nominal * torch.exp(SCALE_BOUND * tanh(learned / SCALE_BOUND))
@@ -108,11 +128,12 @@ class Output:
             return layout.per_tensor(_normalised, outputs[0])
         return outputs[0]
 
-    def _direction(self, signals: Signals) -> Tensor:
+    def _direction(self, hyper: Hyper, signals: Signals) -> Tensor:
         if self.nominal == "sgd":
             return -signals.grads
-        root = torch.sqrt(signals.mean_square(BETA2) + ROOT_EPSILON)
-        return -signals.average(BETA1) / (root + ADAM_EPSILON)
+        share = hyper["nominal_gradient"]
+        numerator = (1.0 - share) * signals.average(self.beta1) + share * signals.grads
+        return -numerator / (torch.sqrt(signals.mean_square + ROOT_EPSILON) + ADAM_EPSILON)
 
     def describe(self, genes: Genes) -> str:
         """The output stage in words, to stand after "its output"."""
@@ -124,7 +145,7 @@ class Output:
         learned = f"{kind} times {_value(genes, 'lr')}"
         if self.nominal == "none":
             return f"{learned} is the step"
-        name = {"sgd": "SGD", "adam": "Adam"}[self.nominal]
+        name = "SGD" if self.nominal == "sgd" else self._adam(genes)
         nominal = f"the step of {name} with learning rate {_value(genes, 'nominal_lr')}"
         if self.combine == "add":
             return f"{learned} is added to {nominal}"
@@ -138,9 +159,21 @@ class Output:
         learned = f"{_value(genes, 'lr')}·{learned}"
         if self.nominal == "none":
             return [f"Δ = {learned}"]
-        direction = "g" if self.nominal == "sgd" else f"m̂({BETA1:g})/(√v̂ + 10⁻⁸)"
+        direction = "g" if self.nominal == "sgd" else f"{self._numerator(genes)}/(√v̂ + 10⁻⁸)"
         lines = [f"u = {learned}", f"n = −{_value(genes, 'nominal_lr')}·{direction}"]
         return [*lines, "Δ = n + u" if self.combine == "add" else "Δ = n·exp(s·tanh(u/s)), s = log 10"]
+
+    def _adam(self, genes: Genes) -> str:
+        facts = []
+        if (self.beta1, self.beta2) != (BETA1, BETA2):
+            facts.append(f"decays {self.beta1:g} and {self.beta2:g}")
+        if genes["nominal_gradient"]:
+            facts.append(f"{_value(genes, 'nominal_gradient')} of its numerator the gradient itself")
+        return f"Adam ({'; '.join(facts)})" if facts else "Adam"
+
+    def _numerator(self, genes: Genes) -> str:
+        average, share = f"m̂({self.beta1:g})", cast(float, genes["nominal_gradient"])
+        return f"({1.0 - share:.3g}·{average} + {share:.3g}·g)" if share else average
 
 
 def _value(genes: Genes, name: str) -> str:

@@ -18,7 +18,7 @@ from evometa.rules.base import Hyper, StepContext, Steps
 from evometa.rules.cells import CELLS
 from evometa.rules.feature_program import NONE, FeatureProgram
 from evometa.rules.features import FeatureSet, Inputs
-from evometa.rules.output import BETA1, Output
+from evometa.rules.output import Output
 from evometa.rules.output_program import output_spec
 from evometa.rules.signals import Statistic
 from evometa.trees import Tree
@@ -26,7 +26,7 @@ from evometa.trees import Tree
 #: the native unit, see :mod:`evometa.native`
 UNIT = "recurrent"
 #: continuous genes in the kernel's order; those that a structure lacks are not read
-HYPER = ("lr", "magnitude_scale", "nominal_lr")
+HYPER = ("lr", "magnitude_scale", "nominal_lr", "nominal_gradient")
 
 
 class RecurrentKernel:
@@ -55,7 +55,7 @@ class RecurrentKernel:
         self._layers = [*names[1:], "output.weight", "output.bias"]
         self._statistics = [*program.momenta, *([program.second_moment] if program.second_moment else [])]
         self._is_normalised = output.parametrisation == "rms_normalised"
-        momentum = Statistic("momentum", BETA1).name
+        momentum = Statistic("momentum", output.beta1).name
         nominal = program.momenta.index(momentum) if momentum in program.momenta else NONE
         self._spec = [list(CELLS).index(cell), n_layers, n_hidden, *output_spec(output), nominal]
 

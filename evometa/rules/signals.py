@@ -101,7 +101,7 @@ class Signals:
     """One step's inputs of one candidate; tensors are ``(T, N)`` unless said otherwise.
 
     ``state`` holds the statistics after this step, by name. Averages are corrected for their start at
-    zero (Kingma & Ba 2015), counting steps from ``context.step``.
+    zero (Kingma & Ba 2015), counting steps from ``context.step``. At most one second moment is kept.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Signals:
         self.context = context
         self.matrices = tuple(matrices(context.layout))
         self._derived: dict[object, Tensor] = {}
+        self._second_moment_decay = sum(s.decay for s in statistics if s.kind == "second_moment")
         self._corrections = _corrections(
             {s.decay for s in statistics if s.decay}, context.step.to(grads.dtype)
         )
@@ -126,13 +127,15 @@ class Signals:
         """m̂: the bias-corrected average of the gradient."""
         return self._once(("average", decay), lambda: self._corrected("momentum", decay))
 
-    def mean_square(self, decay: float) -> Tensor:
-        """v̂: the bias-corrected average of the squared gradient."""
-        return self._once(("mean square", decay), lambda: self._corrected("second_moment", decay))
+    @cached_property
+    def mean_square(self) -> Tensor:
+        """v̂: the bias-corrected average of the squared gradient, of which there is one decay."""
+        return self._corrected("second_moment", self._second_moment_decay)
 
-    def root_reciprocal(self, decay: float) -> Tensor:
+    @cached_property
+    def root_reciprocal(self) -> Tensor:
         """1/√v̂."""
-        return self._once(("root", decay), lambda: torch.rsqrt(self.mean_square(decay) + EPSILON))
+        return torch.rsqrt(self.mean_square + EPSILON)
 
     def row_means(self, decays: Sequence[float]) -> Tensor:
         """Bias-corrected averages of the row means of g², ``(len(decays), T, all rows)``."""

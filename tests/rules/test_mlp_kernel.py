@@ -36,6 +36,10 @@ STRUCTURES: dict[str, dict[str, object]] = {
     "direct, scales Adam": {
         "hidden": 5, "output": "direct", "nominal": "adam", "combine": "scale", "shared_features": ("loss",),
     },
+    "scales a mixture of gradient and slow average": {
+        "hidden": 6, "output": "direct", "nominal": "adam", "combine": "scale", "nominal_beta1": 0.95,
+        "nominal_beta2": 0.9, "nominal_gradient": 0.3, **EVERYTHING,
+    },
     "normalised, of everything": {"hidden": 9, "output": "rms_normalised", **EVERYTHING},
     "no rows, no columns": {
         "features": ("gradient", "log_sign_average_0.5"), "nominal": "adam", "shared_features": (),

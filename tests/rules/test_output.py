@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from evometa.genome.genes import Value
 from evometa.genome.space import Space
 from evometa.layout import Layout
 from evometa.rng import torch_generator
@@ -19,6 +20,7 @@ LAYOUT = Layout.of({"w": (4, 3), "b": (3,)})
 HYPER = {
     "lr": torch.tensor(0.3, dtype=torch.float64),
     "nominal_lr": torch.tensor(0.02, dtype=torch.float64),
+    "nominal_gradient": torch.tensor(0.0, dtype=torch.float64),
     "magnitude_scale": torch.tensor(0.5, dtype=torch.float64),
 }
 
@@ -59,6 +61,54 @@ def test_zero_outputs_leave_the_nominal_step(nominal: str, parametrisation: str,
         theirs.grad = theirs.detach() * scales + math.sin(step)
         optimizer.step()
         torch.testing.assert_close(params[0], theirs.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("beta1", [0.5, 0.95])
+@pytest.mark.parametrize("beta2", [0.9, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_nominal_step_is_qhadams(beta1: float, beta2: float, share: float) -> None:
+    """Against Ma & Yarats' update, number by number, with ν₁ = 1 − share and ν₂ = 1."""
+    output = Output("direct", "adam", beta1=beta1, beta2=beta2)
+    features = FeatureSet(["rms_gradient"], output.statistics)
+    hyper = HYPER | {"nominal_gradient": torch.tensor(share, dtype=torch.float64)}
+    state = features.init_state(_grads(1), LAYOUT)
+    means, squares = [0.0] * LAYOUT.size, [0.0] * LAYOUT.size
+    for step in range(30):
+        grads = _grads(1) * (1.0 + math.sin(step))
+        context = StepContext(
+            LAYOUT, torch.tensor(float(step), dtype=torch.float64), torch.tensor(30.0), None
+        )
+        signals = features.observe(state, grads, torch.zeros_like(grads), context)
+        state = signals.state
+        expected = []
+        for i, g in enumerate(grads[0].tolist()):
+            means[i] = beta1 * means[i] + (1 - beta1) * g
+            squares[i] = beta2 * squares[i] + (1 - beta2) * g * g
+            mean, square = means[i] / (1 - beta1 ** (step + 1)), squares[i] / (1 - beta2 ** (step + 1))
+            expected.append(-0.02 * ((1 - share) * mean + share * g) / (math.sqrt(square) + 1e-8))
+        step_taken = output.step(torch.zeros_like(_outputs(output, 1)), hyper, signals)
+        torch.testing.assert_close(
+            step_taken[0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
+        )
+
+
+def test_features_are_divided_by_the_mean_square_of_the_nominal_step() -> None:
+    names = ("second_moment", "rms_gradient", "reciprocal_root", "rms_average_0.9")
+    own = FeatureSet(names, Output("direct", "adam", beta2=0.9).statistics)
+    assert [s.name for s in own.statistics if s.kind == "second_moment"] == ["second_moment_0.9"]
+    assert any("v̂ = ⟨g²⟩ with β = 0.9" in line for line in own.formula())
+    grads = _grads()
+    state = own.init_state(grads, LAYOUT)
+    for step in range(2):
+        context = StepContext(LAYOUT, torch.tensor(float(step)), torch.tensor(10.0), None)
+        signals = own.observe(state, grads * (1.0 + step), torch.zeros_like(grads), context)
+        state = signals.state
+    mean_square = grads.square() * (0.9 * 0.1 + 0.1 * 4) / (1 - 0.9**2)
+    channels = dict(zip(own.names("coordinate"), own.inputs(signals)["coordinate"], strict=True))
+    torch.testing.assert_close(channels["second_moment"], mean_square, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        channels["rms_gradient"], 2.0 * grads / mean_square.sqrt(), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_adam_without_gradient_does_not_move() -> None:
@@ -130,8 +180,12 @@ def test_genes_are_active_only_where_they_count() -> None:
         "magnitude_scale": 1e-3,
         "nominal": "adam",
         "nominal_lr": 1e-2,
+        "nominal_beta1": 0.9,
+        "nominal_beta2": 0.999,
+        "nominal_gradient": 0.0,
         "combine": "add",
     }
+    assert space.complete({"nominal": "sgd"}).keys() == {"output", "lr", "nominal", "nominal_lr", "combine"}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +199,12 @@ def test_genes_are_active_only_where_they_count() -> None:
             ["u = 0.1·o₀/rms(o₀)", "n = −0.01·m̂(0.9)/(√v̂ + 10⁻⁸)", "Δ = n + u"],
         ),
         (
+            {"nominal": "adam", "nominal_beta1": 0.95, "nominal_beta2": 0.9, "nominal_gradient": 0.25},
+            "its output times 0.1 is added to the step of Adam (decays 0.95 and 0.9; 0.25 of its numerator "
+            "the gradient itself) with learning rate 0.01",
+            ["u = 0.1·o₀", "n = −0.01·(0.75·m̂(0.95) + 0.25·g)/(√v̂ + 10⁻⁸)", "Δ = n + u"],
+        ),
+        (
             {"nominal": "sgd", "combine": "scale", "output": "direction_magnitude"},
             "the exponential of its output, a direction times the exponential of a magnitude, times 0.1 "
             "(kept within 1/10 and 10) scales the step of SGD with learning rate 0.01",
@@ -152,7 +212,7 @@ def test_genes_are_active_only_where_they_count() -> None:
         ),
     ],
 )
-def test_words_and_formula(genes: dict[str, str], words: str, lines: list[str]) -> None:
+def test_words_and_formula(genes: dict[str, Value], words: str, lines: list[str]) -> None:
     complete = Space(output_genes(output="direct", lr=0.1)).complete(genes)
     output = Output.of(complete)
     assert output.describe(complete) == words

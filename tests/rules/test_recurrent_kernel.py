@@ -34,6 +34,15 @@ OUTPUTS = [
     {"output": "direction_magnitude", "nominal": "adam", "combine": "add"},
     {"output": "direction_magnitude", "nominal": "adam", "combine": "scale", **MANY},
     {"output": "rms_normalised", **MANY},
+    {
+        "output": "direct",
+        "nominal": "adam",
+        "combine": "scale",
+        "nominal_beta1": 0.5,
+        "nominal_beta2": 0.9,
+        "nominal_gradient": 0.3,
+        **MANY,
+    },
     {"output": "rms_normalised", "nominal": "adam", "combine": "scale"},
 ]
 STRUCTURES = [

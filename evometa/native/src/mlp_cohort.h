@@ -3,9 +3,9 @@
 // Shapes, with P candidates, T tasks, N coordinates, H hidden units, C inputs of the first layer:
 //   grads, params (P, T, N); factor (P, T or 1); task (P, T, its channels); normalisers (P, T, tensors, channels
 //   within a tensor). `weights` are those of the first layer (P, H, C), its bias (P, H), then weight (P, rows, H)
-//   and bias (P, rows) of every layer above; `hyper` are lr, magnitude_scale and nominal_lr, (P) each. Statistics
-//   come in the order momenta, second moment, row moments, column moments; numbers in the order in which
-//   read_program() asks for them.
+//   and bias (P, rows) of every layer above; `hyper` are lr, magnitude_scale, nominal_lr and nominal_gradient,
+//   (P) each. Statistics come in the order momenta, second moment, row moments, column moments; numbers in the order
+//   in which read_program() asks for them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -97,8 +97,8 @@ class Cohort {
         arguments.normalisers, {n_candidates, n_tasks, n_tensors(), program.network.n_within}, "normalisers");
     run_.task = memory<S>(arguments.task, {n_candidates, n_tasks, n_task_channels()}, "task");
     factor_ = memory<S>(arguments.factor, {n_candidates, shared_factor_ ? 1 : n_tasks}, "factor");
-    TORCH_CHECK(arguments.hyper.size() == 3, "mlp_rule: wrong number of continuous genes");
-    for (int64_t i = 0; i < 3; ++i) hyper_[i] = memory<S>(arguments.hyper[i], {n_candidates}, "a continuous gene");
+    TORCH_CHECK(arguments.hyper.size() == 4, "mlp_rule: wrong number of continuous genes");
+    for (int64_t i = 0; i < 4; ++i) hyper_[i] = memory<S>(arguments.hyper[i], {n_candidates}, "a continuous gene");
     weights_ = weights(arguments.weights);
   }
 
@@ -150,7 +150,7 @@ class Cohort {
     run.factor = factor_[shared_factor_ ? p : index];
     run.normalisers += index * n_tensors() * program_.network.n_within;
     const S momentum = program_.output_momentum == kNone ? S(0) : program_.features.momenta[program_.output_momentum].correction;
-    run.output = {hyper_[0][p], hyper_[1][p], hyper_[2][p], momentum, program_.features.second_moment.correction};
+    run.output = {hyper_[0][p], hyper_[1][p], hyper_[2][p], hyper_[3][p], momentum, program_.features.second_moment.correction};
     return run;
   }
 
@@ -198,7 +198,7 @@ class Cohort {
   bool shared_factor_;
   Run<S> run_{};
   const S* factor_;
-  const S* hyper_[3];
+  const S* hyper_[4];
   NetworkWeights<S> weights_;
 };
 

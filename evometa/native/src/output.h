@@ -43,6 +43,7 @@ struct OutputStage {
 template <class S>
 struct OutputNumbers {
   S lr, magnitude_scale, nominal_lr;
+  S nominal_gradient;                        // the gradient's share of Adam's numerator
   S momentum_correction, square_correction;  // of the averages that Adam divides
 };
 
@@ -80,11 +81,14 @@ inline void with_nominal(const OutputStage& stage, const OutputNumbers<S>& numbe
     const S factor = -numbers.nominal_lr;
     return body([=](int64_t i) { return Vector<S>(load(grads + i) * factor); });
   }
-  const S *momentum = rows.momentum, *second_moment = rows.second_moment;
-  const S factor = -numbers.nominal_lr * numbers.momentum_correction, correction = numbers.square_correction;
+  const S *grads = rows.grads, *momentum = rows.momentum, *second_moment = rows.second_moment;
+  const S of_gradient = -numbers.nominal_lr * numbers.nominal_gradient;
+  const S of_momentum = -numbers.nominal_lr * (S(1) - numbers.nominal_gradient) * numbers.momentum_correction;
+  const S correction = numbers.square_correction;
   body([=](int64_t i) {
     const Vector<S> mean_square = load(second_moment + i) * correction + static_cast<S>(kAdamRootEpsilon);
-    return Vector<S>(load(momentum + i) * factor / (sqrt_of(mean_square) + static_cast<S>(kAdamEpsilon)));
+    const Vector<S> numerator = load(momentum + i) * of_momentum + load(grads + i) * of_gradient;
+    return Vector<S>(numerator / (sqrt_of(mean_square) + static_cast<S>(kAdamEpsilon)));
   });
 }
 

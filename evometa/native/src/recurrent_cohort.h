@@ -3,8 +3,8 @@
 // Lists that Python writes. spec: cell, layers, hidden units, the three numbers of the output stage, the momentum
 // that a nominal Adam divides (or −1), number of tensors and their sizes (none unless outputs are normalised),
 // then a FeatureProgram. numbers: a FeatureProgram's. Tensors: factor (P, 1 or T); tasks (C, P, T) and steps (C), the
-// features of tasks and of the step; hyper lr, magnitude_scale and nominal_lr (P), missing where the structure has
-// none; weights of each layer input (of features of coordinates, tasks, the step), recurrent, bias and, for a GRU,
+// features of tasks and of the step; hyper lr, magnitude_scale, nominal_lr and nominal_gradient (P), missing where
+// the structure has none; weights of each layer input (of features of coordinates, tasks, the step), recurrent, bias and, for a GRU,
 // recurrent_bias, then the last layer's weight and bias; statistics the momenta and the second moment; carried the
 // hidden states of all layers, then their memories.
 #pragma once
@@ -48,7 +48,7 @@ class RecurrentCohort {
   explicit RecurrentCohort(const RecurrentArguments& arguments) : arguments_(arguments), program_(read(arguments)) {
     const Tensor& grads = arguments.grads;
     check(arguments.params, grads, grads.sizes(), "params");
-    for (std::size_t i = 0; i < 3; ++i) hyper_.push_back(read_hyper(i));
+    for (std::size_t i = 0; i < 4; ++i) hyper_.push_back(read_hyper(i));
     check_factor(arguments.factor, "factor");
     factor_ = pointer<const S>(arguments.factor);
     check_statistics(arguments.statistics);
@@ -105,7 +105,7 @@ class RecurrentCohort {
   RecurrentCandidate<S> candidate(int64_t p) const {
     const auto own = static_cast<std::size_t>(p);
     const auto& features = program_.features;
-    OutputNumbers<S> output{hyper_[0][own], hyper_[1][own], hyper_[2][own], S(1), features.second_moment.correction};
+    OutputNumbers<S> output{hyper_[0][own], hyper_[1][own], hyper_[2][own], hyper_[3][own], S(1), features.second_moment.correction};
     if (program_.adam_momentum != kNone)
       output.momentum_correction = features.momenta[static_cast<std::size_t>(program_.adam_momentum)].correction;
     RecurrentCandidate<S> result{weights<const S>(arguments_.weights, p),
@@ -168,7 +168,7 @@ class RecurrentCohort {
   std::vector<S> read_hyper(std::size_t index) const {
     const int64_t n = n_candidates();
     std::vector<S> numbers(static_cast<std::size_t>(n), S(0));
-    TORCH_CHECK(arguments_.hyper.size() == 3, "evometa kernel: three hyper expected");
+    TORCH_CHECK(arguments_.hyper.size() == 4, "evometa kernel: four hyper expected");
     const std::optional<Tensor> tensor = arguments_.hyper.get(index);
     if (!tensor) return numbers;
     TORCH_CHECK(tensor->dim() == 1 && tensor->size(0) == n && tensor->scalar_type() == arguments_.grads.scalar_type(),
