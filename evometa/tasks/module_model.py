@@ -83,11 +83,17 @@ _plain_attention = _PlainAttention()
 
 
 class _Template(threading.local):
-    """A copy of a module for each thread: ``functional_call`` swaps tensors inside the module it is given."""
+    """A copy of a module for each thread: ``functional_call`` swaps tensors inside the module it is given.
+
+    The copies share the original's parameters and buffers, which are never used. A thread may make its own
+    inside a transform, as autograd's threads do on a GPU, and what is copied there is a part of it, without
+    a storage.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.original = module
-        self.module = copy.deepcopy(module)
+        shared = (*module.parameters(), *module.buffers())
+        self.module = copy.deepcopy(module, {id(value): value for value in shared})
 
     def __reduce__(self) -> tuple[type[_Template], tuple[nn.Module]]:
         return type(self), (self.original,)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from evometa.errors import TaskError
+from evometa.inner.meter import MemoryMeter
 from evometa.rng import torch_generator
 from evometa.tasks import SPLITS, TaskBatch, supervised
 from evometa.tasks.supervised import Supervised
@@ -280,6 +281,20 @@ def test_threads_do_not_disturb_one_another() -> None:
         together = list(pool.map(lambda task: batch.loss(task, rows), params))
     assert not torch.equal(alone[0], alone[1])
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_thread_may_come_to_a_model_inside_a_transform() -> None:
+    """As autograd's do on a GPU, first of all where memory is measured."""
+    batch = sampled(family())
+    expected = losses_and_grads(batch)
+
+    def measured() -> tuple[Tensor, Tensor]:
+        with MemoryMeter():
+            return losses_and_grads(batch)
+
+    with ThreadPoolExecutor(1) as thread:
+        for work in (measured, lambda: losses_and_grads(batch)):
+            torch.testing.assert_close(thread.submit(work).result(timeout=60), expected)
 
 
 class Noisy(nn.Module):
