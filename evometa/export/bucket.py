@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from evometa.export import recorded
 from evometa.export.placed import Placed, compute_dtype, layout_of, number
 from evometa.export.recorded import Inputs, RecordedSteps, Recorders
 from evometa.export.shards import local
@@ -69,10 +70,11 @@ class Bucket:
         self._own = {name: value[0] for name, value in self._state.items()}
         self.states = self._views()
         self._given = [tuple(state.values()) for state in self.states]
-        serves = recorders.serve(self.device, self._layout.size)
-        self._recorded = RecordedSteps(recorders) if serves else None
+        self._recorded: RecordedSteps | None = None
+        if recorded.serves(self.device, self._layout.size):
+            self._recorded = RecordedSteps(recorders)
         self._rows: tuple[Tensor, Tensor] | None = None
-        if len(self.params) > 1 or serves:
+        if len(self.params) > 1 or recorded.serves(self.device, self._layout.size):
             self._rows = scratch.rows(self._layout.size, self.device, self.dtype)
             views = [list(self._layout.views(row[0, 0]).values()) for row in self._rows]
             self._param_views, self._grad_views = views
@@ -132,11 +134,11 @@ class Bucket:
             maximize=options["maximize"],
         )
         params, grads = self._gathered()
-        if self._recorded is None:
-            self._write(params, self._moved(params, grads, inputs))
-        else:
-            self._recorded.make(self._move_rows, inputs)
+        if recorded.serves(self.device, self._layout.size):
+            cast(RecordedSteps, self._recorded).make(self._move_rows, inputs)
             self._write(params, params)
+        else:
+            self._write(params, self._moved(params, grads, inputs))
         self._steps += 1
 
     def _move_rows(self, inputs: Inputs) -> None:

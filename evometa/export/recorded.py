@@ -53,8 +53,9 @@ class Inputs:
         )
 
 
-#: The arithmetic of a step on tensors that stay where they are.
-Arithmetic = Callable[[Inputs], None]
+def serves(device: torch.device, n_coordinates: int) -> bool:
+    """Whether the steps of such a bucket are to be recorded."""
+    return graphs.serves(device) and n_coordinates <= MOST_COORDINATES
 
 
 class Recorders:
@@ -68,11 +69,7 @@ class Recorders:
         self.given_up = False
         self._recorders: dict[torch.device, graphs.Recorder] = {}
 
-    def serve(self, device: torch.device, n_coordinates: int) -> bool:
-        """Whether the steps of such a bucket are to be recorded."""
-        return graphs.serves(device) and n_coordinates <= MOST_COORDINATES
-
-    def of(self, device: torch.device) -> graphs.Recorder:
+    def recorder_on(self, device: torch.device) -> graphs.Recorder:
         """The device's own."""
         if device not in self._recorders:
             self._recorders[device] = _Recorder(device)
@@ -102,9 +99,9 @@ class RecordedSteps:
         self._recorders = recorders
         self._kinds: dict[Hashable, tuple[Inputs, graphs.Replayed]] = {}
 
-    def make(self, arithmetic: Arithmetic, given: Inputs) -> None:
-        """One step."""
-        recorder = self._recorders.of(given.step.device)
+    def make(self, arithmetic: Callable[[Inputs], None], given: Inputs) -> None:
+        """One step: ``arithmetic`` works on tensors that stay where they are."""
+        recorder = self._recorders.recorder_on(given.step.device)
         if self._recorders.given_up or recorder.is_recorded_already():
             arithmetic(given)
             return
