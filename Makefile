@@ -29,8 +29,8 @@ benchmark: $(VENV)/installed-benchmark ## time inner training beside a naive loo
 
 # What `make test-gpu` runs, and where.
 DEVICE ?= cuda
-GPU_TESTS := tests/conformance tests/export tests/inner tests/meta tests/execution/test_on_a_gpu.py \
-  tests/cli/test_on_a_gpu.py tests/benchmarks/test_devices.py
+GPU_TESTS := tests/conformance tests/export tests/inner tests/meta tests/bench/test_on_a_gpu.py \
+  tests/execution/test_on_a_gpu.py tests/cli/test_on_a_gpu.py tests/benchmarks/test_devices.py
 
 # One thread for each of the two test processes: more only get in each other's way.
 test test-gpu test-clients slow-test soak: export OMP_NUM_THREADS := 1

@@ -13,6 +13,7 @@ from benchmarks.workload import SEED, Workload
 from evometa.campaign.fitness import evaluation_units
 from evometa.campaign.lifetime import WeightBank, refine
 from evometa.execution import Executor, pick_workers, work
+from evometa.execution.units import ProbeUnit
 from evometa.genome.genome import Genome
 from evometa.inner.record import Status
 from evometa.process import threads
@@ -31,6 +32,8 @@ class Engine:
         self.executor = Executor(device, pick_workers(self.n_workers, device))
         self.facts = {"n_workers": float(self.executor.n_workers)}
         self.seeds = count(SEED)
+        # Where there are fewer units than workers, as on a GPU, later repetitions would meet some that begin.
+        self.executor.run([ProbeUnit()] * self.executor.n_workers)
         if workload.mode == "forward":
             self.units = evaluation_units(workload.candidates, workload.request(), self.executor)
         else:
@@ -40,7 +43,8 @@ class Engine:
                 for one in workload.candidates
                 for name in (self.bank.put(dict(one.weights)),)
             ]
-        self.run()
+        for _ in range(self.executor.n_workers if device.type == "cuda" else 1):
+            self.run()
 
     def run(self) -> int:
         if self.workload.mode == "forward":

@@ -47,8 +47,7 @@ class BaselineRun:
             losses at its average, what a user would keep at that step, on the minibatch of that step; its
             gradients are taken elsewhere.
         seconds: of wall-clock time for all P × T trainings, without drawing the tasks.
-        optimizer_seconds: of these in the optimizers' ``step()`` and their schedulers'; on a GPU the time to
-            launch them.
+        optimizer_seconds: of these in the optimizers' ``step()`` and their schedulers'.
         state_bytes_per_param: what the optimizer keeps for each parameter of a model beside the parameter
             and its gradient, averaged over the models; single numbers, such as counts of steps, left out.
     """
@@ -82,7 +81,7 @@ def train(
             raise BenchError(
                 f"baseline {baseline.name!r} is made for matrices, and {part.tasks.description} has none"
             )
-    clock, started = _Clock(), time.perf_counter()
+    clock, started = _Clock(device), time.perf_counter()
     with one_thread(), torch.no_grad():
         trained = [_train(baseline, rates, part, wanted.n_steps - 1, clock) for part in prepared]
     if device.type == "cuda":
@@ -100,16 +99,37 @@ def train(
 
 
 class _Clock:
-    """Seconds spent inside its blocks, added up."""
+    """Seconds spent inside its blocks, added up: on a GPU by events in its queue, read when all is done.
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    To wait for the GPU at every step would make the training slower.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._on_host = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - started
+        if self._device.type == "cuda":
+            begun = self._event()
+            yield
+            self._events.append((begun, self._event()))
+        else:
+            started = time.perf_counter()
+            yield
+            self._on_host += time.perf_counter() - started
+
+    @property
+    def seconds(self) -> float:
+        """All of them."""
+        in_queue: float = sum(begun.elapsed_time(ended) for begun, ended in self._events) / 1000
+        return self._on_host + in_queue
+
+    def _event(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
 
 def _train(

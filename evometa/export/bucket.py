@@ -1,60 +1,27 @@
 """Parameters that are stepped together: side by side in flat buffers, as the rule was evolved on.
 
 A rule takes a whole :class:`~evometa.layout.Layout` of tensors at once, so many small tensors cost no more
-than one. A large tensor is a flat buffer already and is stepped where it is.
+than one. A large tensor is a flat buffer already and is stepped where it is. On a GPU the steps in flat
+buffers are recorded and replayed, so there a lone tensor is brought to one unless it is large.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from operator import is_
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from evometa.export import recorded
+from evometa.export.placed import Placed, compute_dtype, layout_of, number
+from evometa.export.recorded import Inputs, RecordedSteps, Recorders
 from evometa.export.shards import local
 from evometa.layout import Layout
-from evometa.rules.base import Hyper, StepContext
+from evometa.rules.base import StepContext
 from evometa.rules.learner import Learner
-from evometa.trees import Tree, tree_map
-
-
-def compute_dtype(parameter: Tensor) -> torch.dtype:
-    """What a parameter's step is computed in: float32, but for float64."""
-    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A genome's weights and continuous genes where a bucket computes, and the same with an axis P = 1.
-
-    ``shared`` are the state's names that have no piece for each tensor: one is there for all of a bucket.
-    """
-
-    weights: Tree
-    hyper: Tree
-    weights_of_cohort: Tree
-    hyper_of_cohort: Hyper
-    shared: frozenset[str]
-
-    @classmethod
-    def of(cls, learner: Learner, weights: Tree, device: torch.device, dtype: torch.dtype) -> Placed:
-        """Moved to ``device`` in ``dtype``."""
-        moved = tree_map(lambda value: value.to(device, dtype), weights)
-        hyper = {
-            name: torch.full((), value, device=device, dtype=dtype) for name, value in learner.hyper.items()
-        }
-        fresh = [
-            learner.init_rule_state(
-                moved, torch.zeros((1, n), device=device, dtype=dtype), layout_of(((),) * n)
-            )
-            for n in (1, 2)
-        ]
-        shared = {name for name, of_two in fresh[1].items() if of_two.shape[-1] == fresh[0][name].shape[-1]}
-        return cls(moved, hyper, _with_axis(moved), _with_axis(hyper), frozenset(shared))
+from evometa.trees import Tree
 
 
 class Scratch:
@@ -82,7 +49,13 @@ class Bucket:
     """
 
     def __init__(
-        self, group: int, params: Sequence[Tensor], learner: Learner, placed: Placed, scratch: Scratch
+        self,
+        group: int,
+        params: Sequence[Tensor],
+        learner: Learner,
+        placed: Placed,
+        scratch: Scratch,
+        recorders: Recorders,
     ) -> None:
         self.group = group
         self.params = list(params)
@@ -97,8 +70,11 @@ class Bucket:
         self._own = {name: value[0] for name, value in self._state.items()}
         self.states = self._views()
         self._given = [tuple(state.values()) for state in self.states]
+        self._recorded: RecordedSteps | None = None
+        if recorded.serves(self.device, self._layout.size):
+            self._recorded = RecordedSteps(recorders)
         self._rows: tuple[Tensor, Tensor] | None = None
-        if len(self.params) > 1:
+        if len(self.params) > 1 or recorded.serves(self.device, self._layout.size):
             self._rows = scratch.rows(self._layout.size, self.device, self.dtype)
             views = [list(self._layout.views(row[0, 0]).values()) for row in self._rows]
             self._param_views, self._grad_views = views
@@ -149,19 +125,42 @@ class Bucket:
             options: those of the group.
         """
         lr, weight_decay = (self._scalar(options[name]) for name in ("lr", "weight_decay"))
+        inputs = Inputs(
+            step=self._number(int(self._steps[0])),
+            horizon=self._number(horizon),
+            factor=factor.to(self.device, self.dtype).reshape(()) * lr,
+            decay=self._number(lr * weight_decay) if weight_decay else None,
+            loss=None if loss is None else loss.to(self.device, self.dtype),
+            maximize=options["maximize"],
+        )
         params, grads = self._gathered()
-        if options["maximize"]:
+        if recorded.serves(self.device, self._layout.size):
+            cast(RecordedSteps, self._recorded).make(self._move_rows, inputs)
+            self._write(params, params)
+        else:
+            self._write(params, self._moved(params, grads, inputs))
+        self._steps += 1
+
+    def _move_rows(self, inputs: Inputs) -> None:
+        """The arithmetic of a step, on the gradients and params in the flat buffers."""
+        params, grads = cast(tuple[Tensor, Tensor], self._rows)
+        after = self._moved(params, grads, inputs)
+        if after.data_ptr() != params.data_ptr():
+            params.copy_(after)
+
+    def _moved(self, params: Tensor, grads: Tensor, inputs: Inputs) -> Tensor:
+        """The next params ``(1, 1, N)``, in the memory of ``params`` or not; the state is edited in place."""
+        loss = inputs.loss
+        if inputs.maximize:
             grads = grads.neg_() if self._rows is not None else grads.neg()
             loss = None if loss is None else -loss
-        before = params.clone() if weight_decay else None
-        loss = None if loss is None else loss.to(self.device, self.dtype)
-        step, planned = (number(n, self.device, self.dtype) for n in (int(self._steps[0]), horizon))
-        context = StepContext(self._layout, step, planned, loss)
-        after = self._stepped(params, grads, context, factor.to(self.device, self.dtype) * lr)
-        if before is not None:
-            after = after.sub_(before.mul_(lr * weight_decay))
-        self._write(params, after)
-        self._steps += 1
+        decayed = None if inputs.decay is None else params * inputs.decay
+        context = StepContext(self._layout, inputs.step, inputs.horizon, loss)
+        after = self._stepped(params, grads, context, inputs.factor)
+        return after if decayed is None else after.sub_(decayed)
+
+    def _number(self, value: float | Tensor) -> Tensor:
+        return value if isinstance(value, Tensor) else number(value, self.device, self.dtype)
 
     def _scalar(self, value: float | Tensor) -> float | Tensor:
         """An option as a number or a 0-d tensor here; a float64 tensor would widen a float32 step."""
@@ -193,7 +192,7 @@ class Bucket:
             placed.weights, placed.hyper, self._own, grads[0], params[0], context, factor
         )
         _keep(self._own, new)
-        return params + step
+        return params.add_(step)
 
     def _gathered(self) -> tuple[Tensor, Tensor]:
         """Params and gradients as ``(1, 1, N)``; the params of a lone tensor may be its own memory."""
@@ -241,11 +240,6 @@ class Bucket:
         return states
 
 
-def _with_axis(tree: Tree) -> Tree:
-    """With the axis P = 1 in front."""
-    return tree_map(lambda value: value.unsqueeze(0).contiguous(), tree)
-
-
 def _keep(state: Tree, new: Mapping[str, Tensor]) -> None:
     """Write ``new`` into the memory of ``state``."""
     places = {value.untyped_storage().data_ptr(): name for name, value in state.items()}
@@ -258,18 +252,6 @@ def _keep(state: Tree, new: Mapping[str, Tensor]) -> None:
             moved[name] = value.clone()
     for name, value in moved.items():
         state[name].copy_(value)
-
-
-@lru_cache(maxsize=1024)
-def layout_of(shapes: tuple[tuple[int, ...], ...]) -> Layout:
-    """The layout of tensors of these shapes, which are named by their number."""
-    return Layout.of({str(index): shape for index, shape in enumerate(shapes)})
-
-
-@lru_cache(maxsize=64)
-def number(value: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A number as rules want it; all tensors of a step share it."""
-    return torch.full((), float(value), device=device, dtype=dtype)
 
 
 def compact(value: Tensor) -> Tensor:

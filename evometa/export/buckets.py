@@ -12,14 +12,17 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from evometa.export.bucket import Bucket, Placed, Scratch, compact, compute_dtype
+from evometa.export.bucket import Bucket, Scratch, compact
+from evometa.export.placed import Placed, compute_dtype
+from evometa.export.recorded import MOST_COORDINATES, Recorders
 from evometa.export.shards import local
 from evometa.rules.learner import Learner
 from evometa.trees import Tree, tree_map
 
 #: Coordinates that small tensors are put together to, on a CPU and elsewhere: on a CPU gradients and params
-#: that were just put together should still be in cache when the rule reads them.
-_CPU_COORDINATES, _COORDINATES = 2**18, 2**26
+#: that were just put together should still be in cache when the rule reads them; elsewhere a bucket should
+#: not be too large to be recorded, which also bounds the memory that a step works in.
+_CPU_COORDINATES, _COORDINATES = 2**18, MOST_COORDINATES
 
 #: A parameter with the number of its group.
 Numbered = tuple[int, Tensor]
@@ -34,6 +37,7 @@ class Buckets:
         self._learner = learner
         self._weights = weights
         self._scratch = Scratch()
+        self._recorders = Recorders()
         self._places: dict[Tensor, tuple[Bucket, int]] = {}
         self._placed: dict[tuple[torch.device, torch.dtype], Placed] = {}
 
@@ -81,7 +85,7 @@ class Buckets:
             group, first = homeless[places[0]]
             members = [homeless[place][1] for place in places]
             placed = self.placed(first.device, compute_dtype(first))
-            bucket = Bucket(group, members, self._learner, placed, self._scratch)
+            bucket = Bucket(group, members, self._learner, placed, self._scratch, self._recorders)
             bucket.restore([states.get(parameter) for parameter in members])
             for index, parameter in enumerate(members):
                 states[parameter] = bucket.states[index]

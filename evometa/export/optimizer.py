@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
-from evometa.export.bucket import compact, compute_dtype, layout_of, number
+from evometa.export.bucket import compact
 from evometa.export.buckets import Buckets, States
 from evometa.export.checks import (
     Loss,
@@ -31,6 +31,7 @@ from evometa.export.checks import (
     has_gradient,
 )
 from evometa.export.file import check_weights, learner_of, planned_horizon, read_export
+from evometa.export.placed import compute_dtype, layout_of, number
 from evometa.export.shards import local
 from evometa.genome.genome import Genome
 from evometa.layout import Layout

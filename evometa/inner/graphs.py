@@ -28,13 +28,16 @@ WARM_UP_STEPS = 2
 MIN_STEPS = 8
 
 
-def serves(device: torch.device, n_steps: int) -> bool:
-    """Whether a training is to be recorded and replayed."""
-    return device.type == "cuda" and n_steps >= MIN_STEPS
+def serves(device: torch.device, n_steps: int | None = None) -> bool:
+    """Whether a training is to be recorded and replayed; None where nobody knows how long it will be."""
+    return device.type == "cuda" and (n_steps is None or n_steps >= MIN_STEPS)
 
 
 class Recorder(Protocol):
     """How a function that works on static tensors is recorded."""
+
+    def is_recorded_already(self) -> bool:
+        """Whether what is done now goes into a recording of somebody else's."""
 
     def warm_up(self, function: Callable[[], None]) -> None:
         """Call it where it will be recorded."""
@@ -47,11 +50,23 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """CUDA graphs of one device, as PyTorch's notes on CUDA semantics describe them."""
+    """CUDA graphs of one device, as PyTorch's notes on CUDA semantics describe them.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        shares_memory: all graphs work in the same memory. Only for functions that leave nothing in memory of
+            their own: what one call left there, a replay of another graph overwrites.
+    """
+
+    def __init__(self, device: torch.device, *, shares_memory: bool = False) -> None:
         self._device = device
+        self._shares_memory = shares_memory
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        #: The latest one whose memory others may share, which lasts as long as one of its graphs does.
+        self._latest: torch.cuda.CUDAGraph | None = None
+
+    def is_recorded_already(self) -> bool:
+        with torch.cuda.device(self._device):
+            return torch.cuda.is_current_stream_capturing()
 
     def warm_up(self, function: Callable[[], None]) -> None:
         before = torch.cuda.current_stream(self._device)
@@ -69,14 +84,18 @@ class CudaGraphs:
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         present = torch.cuda.current_stream(self._device)
+        pool = None if self._latest is None else self._latest.pool()
+        # Another thread may go on with what a recording forbids, as a DataLoader that pins memory does.
         # The middle one puts the present stream back, which a recording that fails does not.
         with (
             _nothing_collected(),
             torch.cuda.device(self._device),
             torch.cuda.stream(present),
-            torch.cuda.graph(graph, stream=self._stream),
+            torch.cuda.graph(graph, pool, stream=self._stream, capture_error_mode="thread_local"),
         ):
             function()
+        if self._shares_memory:
+            self._latest = graph
         return graph.replay
 
 
@@ -109,12 +128,15 @@ class Replayed:
 
     It is given with every call and not kept, so that nobody who has it recorded is held by it. What cannot be
     recorded is called as it is, with one warning. It may raise whatever the function does.
+
+    Attributes:
+        can_be_recorded: False once a recording has failed.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._n_calls = 0
-        self._can_be_recorded = True
+        self.can_be_recorded = True
         self._replay: Callable[[], None] | None = None
 
     def __call__(self, function: Callable[[], None]) -> None:
@@ -122,7 +144,7 @@ class Replayed:
             self._replay()
         elif self._n_calls < WARM_UP_STEPS:
             self._recorder.warm_up(function)
-        elif self._can_be_recorded:
+        elif self.can_be_recorded:
             self._rehearse_and_record(function)
         else:
             function()
@@ -143,7 +165,7 @@ class Replayed:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            self._can_be_recorded = False
+            self.can_be_recorded = False
             if not rehearsed:
                 function()
 

@@ -129,7 +129,8 @@ def normalised_products(weight: Tensor, tensors: Sequence[Tensor]) -> list[Tenso
     A channel is divided by its root mean square over the tensor; one that is zero stays zero. The divisors go
     into the weights, which are small, instead of onto the channels.
     """
-    norms = [torch.linalg.vector_norm(channels, dim=-1).T for channels in tensors]
+    # Not dim=-1: PyTorch 2.11, compiling or on device meta, does not drop an axis of size 1 that is named so.
+    norms = [torch.linalg.vector_norm(channels, dim=2).T for channels in tensors]
     roots = [norm * (1.0 / math.sqrt(own.shape[-1])) for norm, own in zip(norms, tensors, strict=True)]
     scales = torch.rsqrt(torch.stack(roots).square() + NORMALISER_EPSILON)
     scaled = weight * scales.unsqueeze(2)

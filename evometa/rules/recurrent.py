@@ -23,6 +23,7 @@ from evometa.rules.feature_table import RECURRENT_FEATURES, SHARED_FEATURES, Sco
 from evometa.rules.features import FeatureSet, Inputs
 from evometa.rules.output import Output, output_genes
 from evometa.rules.recurrent_kernel import UNIT, RecurrentKernel
+from evometa.rules.signals import Signals
 from evometa.trees import Tree, under_prefix, with_prefix
 
 #: Coordinates that the layers work on at a time. It bounds the memory of a step of a large model (the gates
@@ -32,29 +33,27 @@ CHUNK = 2**17
 ROWS: tuple[Scope, ...] = ("coordinate", "task")
 
 
-class RecurrentRule(UpdateRule):
-    """Features → one or two layers of cells → output stage, the same for every coordinate.
+class RecurrentNetwork:
+    """Features → layers of cells → a linear layer of ``n_outputs``, the same for every coordinate.
 
-    State: ``hidden<l>`` and, for an LSTM, ``memory<l>``, ``(H, T, N)`` each, and the features' statistics.
-    Weights: ``input.<feature>`` for every feature, so that a genome that gains or loses one keeps the
-    others; ``layer<l>.…`` as in :class:`evometa.rules.cells.Cell`; ``output.weight``, ``output.bias``.
+    State: ``hidden<l>`` and, for an LSTM, ``memory<l>``, ``(H, T, N)`` each, named by ``carried``, and the
+    features' statistics. Weights: ``input.<feature>`` for every feature, so that a genome that gains or loses
+    one keeps the others; ``layer<l>.…`` as in :class:`evometa.rules.cells.Cell`; the last layer's are the
+    caller's.
     """
 
-    tasks_apart = True
-
-    def __init__(self, cell: str, n_layers: int, n_hidden: int, features: FeatureSet, output: Output) -> None:
+    def __init__(self, cell: str, n_layers: int, n_hidden: int, features: FeatureSet) -> None:
         self.cell = CELLS[cell]
         self.n_layers = n_layers
         self.n_hidden = n_hidden
         self.features = features
-        self.output = output
         kinds = ("hidden", "memory") if self.cell.has_memory else ("hidden",)
         self.carried = [f"{kind}{layer}" for kind in kinds for layer in range(n_layers)]
-        self.elementwise = features.elementwise and output.elementwise
-        rows = [name for scope in ROWS for name in features.names(scope)]
-        self._kernel = RecurrentKernel(cell, n_layers, n_hidden, features, output, rows, self.carried)
+        #: the features that are rows of the first layer's input, in their order
+        self.rows = [name for scope in ROWS for name in features.names(scope)]
 
     def init_weights(self, generator: torch.Generator) -> Tree:
+        """Fresh weights of features and cells."""
         weights = {
             f"input.{name}": self.cell.init_input(generator, self.n_hidden, n_channels)
             for name, n_channels in self.features.n_channels.items()
@@ -64,53 +63,34 @@ class RecurrentRule(UpdateRule):
             if layer:
                 own["input"] = self.cell.init_input(generator, self.n_hidden, self.n_hidden)
             weights |= with_prefix(f"layer{layer}", own)
-        return weights | with_prefix("output", self.output.init(generator, self.n_hidden))
+        return weights
 
-    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+    def init_state(self, params: Tensor, layout: Layout) -> Tree:
+        """Zeros for params ``(T, N)``."""
         state = {name: params.new_zeros((self.n_hidden, *params.shape)) for name in self.carried}
         return state | self.features.init_state(params, layout)
 
-    def update(
-        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
-    ) -> tuple[Tensor, Tree]:
-        signals = self.features.observe(state, grads, params, context)
+    def outputs(self, weights: Tree, last: Tree, state: Tree, signals: Signals) -> tuple[Tensor, Tree]:
+        """What the layer ``last`` makes of this step's signals, ``(n_outputs, T, N)``, and the next state.
+
+        ``last`` has ``weight (n_outputs, H)`` and ``bias (n_outputs,)``.
+        """
         inputs = self.features.inputs(signals)
+        shape = signals.grads.shape
         carried = [state[name].flatten(1) for name in self.carried]
-        outputs, carried = self._in_chunks(
-            self._layers(weights, inputs),
-            under_prefix("output", weights),
-            _rows(inputs, grads.shape),
-            carried,
-        )
-        shape = grads.shape
+        outputs, carried = self._in_chunks(self._layers(weights, inputs), last, _rows(inputs, shape), carried)
         after = {
             name: torch.unflatten(value, 1, shape) for name, value in zip(self.carried, carried, strict=True)
         }
-        return self.output.step(torch.unflatten(outputs, 1, shape), hyper, signals), after | signals.state
+        return torch.unflatten(outputs, 1, shape), after | signals.state
 
-    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
-        return not grads.requires_grad and grads.numel() > 0 and native.serves(UNIT, grads, params)
-
-    def advance(
-        self,
-        weights: Tree,
-        hyper: Hyper,
-        state: Tree,
-        grads: Tensor,
-        params: Tensor,
-        context: StepContext,
-        factor: Tensor,
-        *,
-        overwrite: bool = False,
-    ) -> tuple[Tensor, Tree]:
-        return self._kernel.advance(
-            weights, hyper, state, grads, params, context, factor, overwrite=overwrite
-        )
-
-    def train(
-        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
-    ) -> tuple[Tensor, Tree]:
-        return self._kernel.train(weights, hyper, state, params, tasks, steps)
+    def formula(self) -> tuple[list[str], str]:
+        """The lines up to the last layer's input, and that input's symbol."""
+        lines, below = self.features.formula(), "x"
+        for number in "₁₂"[: self.n_layers]:
+            lines += [line.format(x=below, n=number) for line in self.cell.formula]
+            below = f"h{number}"
+        return lines, below
 
     def _layers(self, weights: Tree, inputs: Inputs) -> list[Tree]:
         """The weights of each layer; features of the step are in the first one's bias."""
@@ -148,6 +128,61 @@ class RecurrentRule(UpdateRule):
         return torch.addmm(last["bias"].unsqueeze(1), last["weight"], rows), hidden + memory
 
 
+class RecurrentRule(UpdateRule):
+    """A :class:`RecurrentNetwork` of one or two layers → output stage.
+
+    State and weights are the network's; the last layer's are ``output.weight`` and ``output.bias``.
+    """
+
+    tasks_apart = True
+
+    def __init__(self, cell: str, n_layers: int, n_hidden: int, features: FeatureSet, output: Output) -> None:
+        self.network = RecurrentNetwork(cell, n_layers, n_hidden, features)
+        self.output = output
+        self.elementwise = features.elementwise and output.elementwise
+        self._kernel = RecurrentKernel(
+            cell, n_layers, n_hidden, features, output, self.network.rows, self.network.carried
+        )
+
+    def init_weights(self, generator: torch.Generator) -> Tree:
+        weights = self.network.init_weights(generator)
+        return weights | with_prefix("output", self.output.init(generator, self.network.n_hidden))
+
+    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+        return self.network.init_state(params, layout)
+
+    def update(
+        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tree]:
+        signals = self.network.features.observe(state, grads, params, context)
+        outputs, after = self.network.outputs(weights, under_prefix("output", weights), state, signals)
+        return self.output.step(outputs, hyper, signals), after
+
+    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
+        return not grads.requires_grad and grads.numel() > 0 and native.serves(UNIT, grads, params)
+
+    def advance(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        factor: Tensor,
+        *,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.advance(
+            weights, hyper, state, grads, params, context, factor, overwrite=overwrite
+        )
+
+    def train(
+        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.train(weights, hyper, state, params, tasks, steps)
+
+
 def _rows(inputs: Inputs, shape: torch.Size) -> Tensor:
     """The inputs of the first layer ``(F, R)``; a feature of the task, being one row, is simply repeated."""
     if "task" not in inputs:
@@ -183,18 +218,15 @@ class RecurrentFamily(RuleFamily):
 
     def describe(self, genes: Genes) -> str:
         rule = self.build(genes)
-        title = rule.cell.title
-        layers = "two layers" if rule.n_layers == 2 else "one layer"
+        network = rule.network
+        title = network.cell.title
+        layers = "two layers" if network.n_layers == 2 else "one layer"
         return (
-            f"{title[0].upper()}{title[1:]} with {layers} of {rule.n_hidden} units, the same for every "
-            f"coordinate, reads {rule.features.in_words()}; {rule.output.describe(genes)}."
+            f"{title[0].upper()}{title[1:]} with {layers} of {network.n_hidden} units, the same for every "
+            f"coordinate, reads {network.features.in_words()}; {rule.output.describe(genes)}."
         )
 
     def formula(self, genes: Genes) -> str:
         rule = self.build(genes)
-        lines = rule.features.formula()
-        below = "x"
-        for number in "₁₂"[: rule.n_layers]:
-            lines += [line.format(x=below, n=number) for line in rule.cell.formula]
-            below = f"h{number}"
-        return "\n".join([*lines, f"o = W·{below} + b", *rule.output.formula(genes)])
+        lines, top = rule.network.formula()
+        return "\n".join([*lines, f"o = W·{top} + b", *rule.output.formula(genes)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 from evometa.layout import Layout
 from evometa.tasks.base import Batch
 from evometa.tasks.options import described, flaw
+from evometa.tasks.plain_layers import PlainRecurrence, keep_weights_apart, plain_attention
 
 #: ``objective(outputs, targets) → ()``
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -42,52 +43,25 @@ DROPOUTS = (
 _GLOBAL_GENERATOR = threading.Lock()
 
 
-#: PyTorch's kernels for whole attention layers, as pairs of what asks and what says whether they may be used.
-_FUSED_ATTENTION: tuple[tuple[Callable[[], bool], Callable[[bool], None]], ...] = (
-    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
-    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
-    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
-)
-
-
-class _PlainAttention:
-    """Attention by matrix products as long as any thread is inside: fused, it can hardly be mapped.
-
-    Nor can the CPU's kernel be differentiated twice. The settings are those of the whole process.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_inside = 0
-        self._before: list[bool] = []
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            self._n_inside += 1
-            if self._n_inside == 1:
-                self._before = [is_enabled() for is_enabled, _ in _FUSED_ATTENTION]
-                for _, enable in _FUSED_ATTENTION:
-                    enable(False)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._n_inside -= 1
-                if self._n_inside == 0:
-                    for (_, enable), before in zip(_FUSED_ATTENTION, self._before, strict=True):
-                        enable(before)
-
-
-_plain_attention = _PlainAttention()
-
-
 class _Template(threading.local):
-    """A copy of a module for each thread: ``functional_call`` swaps tensors inside the module it is given."""
+    """A copy of a module for each thread: ``functional_call`` swaps tensors inside the module it is given.
+
+    The copies share the original's parameters and buffers, which are never used. A thread may make its own
+    inside a transform, as autograd's threads do on a GPU, and what is copied there is a part of it, without
+    a storage.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.original = module
-        self.module = copy.deepcopy(module)
+        shared = (*module.parameters(), *module.buffers())
+        self.module = copy.deepcopy(module, {id(value): value for value in shared})
+        self.is_recurrent = keep_weights_apart(self.module)
+
+    @contextmanager
+    def mappable(self) -> Iterator[None]:
+        """Inside, its layers are computed by what can be mapped over tasks."""
+        with plain_attention(), PlainRecurrence() if self.is_recurrent else nullcontext():
+            yield
 
     def __reduce__(self) -> tuple[type[_Template], tuple[nn.Module]]:
         return type(self), (self.original,)
@@ -163,7 +137,7 @@ class ModuleModel:
         tensors = self.layout.views(params)
         for name in self.frozen:
             tensors[name] = batch[FROZEN + name]
-        with _plain_attention():
+        with self.template.mappable():
             outputs = functional_call(self.template.module, tensors, (batch["x"],))
             return self.objective(outputs, batch["y"])
 

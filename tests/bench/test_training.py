@@ -237,6 +237,31 @@ def test_time_is_measured_and_that_of_the_optimizer_apart() -> None:
     assert 0 < run.optimizer_seconds < run.seconds < 60
 
 
+def test_on_a_gpu_the_time_of_the_optimizer_is_read_from_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in: events that are a second apart in the queue, whatever it takes to put them there."""
+    queue: list[str] = []
+
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            self.place = len(queue)
+            queue.append(stream)
+
+        def elapsed_time(self, other: Event) -> float:
+            return 1000.0 * (other.place - self.place)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"that of {device}")
+    clock = training._Clock(torch.device("cuda:1"))
+    for _ in range(3):
+        with clock():
+            queue.append("work")
+    assert queue == ["that of cuda:1", "work", "that of cuda:1"] * 3
+    assert clock.seconds == 6.0
+
+
 @pytest.mark.parametrize("name", ["adam+cosine", "muon"])
 def test_settings_trained_some_at_a_time_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = [1e-3, 3e-3, 0.03]

@@ -135,6 +135,7 @@ def test_it_imports_nothing_but_python_and_torch(files: Path, case: Case) -> Non
     assert packages - {"torch"} <= sys.stdlib_module_names - {"pickle"}
 
 
+@pytest.mark.cpu_alone("nothing is computed, and ruff need not be where the GPU is")
 def test_files_are_formatted_as_our_own_code(files: Path) -> None:
     ruff = [sys.executable, "-m", "ruff", "format", "--check", "--line-length", "110", str(files)]
     run = subprocess.run(ruff, capture_output=True, text=True, timeout=60)
@@ -196,6 +197,7 @@ def test_the_header_says_that_steps_fade_where_anything_is_learned(drawn: Drawn,
     assert ("Past it, steps become smaller" in str(header)) == (schedule == "recurrent")
 
 
+@pytest.mark.cpu_alone("nothing is computed, and ruff need not be where the GPU is")
 def test_the_header_holds_the_bench_card(drawn: Drawn, tmp_path: Path) -> None:
     genome, weights = drawn("mlp")
     plain = standalone("best", genome, weights, horizon=5, provenance={}).text

@@ -11,6 +11,7 @@ from torch import Tensor
 from evometa.inner.gradient import eager, losses_at
 from evometa.rng import torch_generator
 from evometa.tasks.base import Batch
+from evometa.tasks.module_model import ModuleModel
 
 N_CANDIDATES, N_TASKS, N_ROWS, WIDTH = 2, 3, 6, 4
 
@@ -85,21 +86,15 @@ def test_without_grad_mode_there_is_no_graph(point: Tensor, batch: Batch) -> Non
 
 def test_recurrent_layers_can_be_measured_without_a_gradient() -> None:
     """PyTorch cannot map them where no gradient is wanted."""
-    layer = torch.nn.GRU(2, 3, batch_first=True, device=DEVICE)
-    names = [name for name, _ in layer.named_parameters()]
-    sizes = [parameter.numel() for parameter in layer.parameters()]
-
-    def loss(params: Tensor, batch: Batch) -> Tensor:
-        views = {
-            name: part.view_as(layer.get_parameter(name))
-            for name, part in zip(names, torch.split(params, sizes), strict=True)
-        }
-        outputs: tuple[Tensor, Tensor] = torch.func.functional_call(layer, views, (batch["x"],))
-        return outputs[0].square().mean()
-
-    params = 0.1 * torch.randn((2, 3, sum(sizes)), generator=torch_generator(0)).to(DEVICE)
+    model = ModuleModel.of(
+        "recurrent",
+        lambda: torch.nn.GRU(2, 3, batch_first=True),
+        lambda outputs, _: outputs[0].square().mean(),
+    )
+    params = model.init_params(6, torch_generator(0)).unflatten(0, (2, 3)).to(DEVICE)
     x = torch.randn((3, 4, 5, 2), generator=torch_generator(1)).to(DEVICE)
+    batch = {"x": x, "y": x}
     with torch.no_grad():
-        found = losses_at(loss, params, {"x": x})
-    exact = torch.stack([torch.stack([loss(params[p, t], {"x": x[t]}) for t in range(3)]) for p in range(2)])
-    torch.testing.assert_close(found, exact)
+        found = losses_at(model.loss, params, batch)
+        exact = [model.loss(params[p, t], {"x": x[t], "y": x[t]}) for p in range(2) for t in range(3)]
+    torch.testing.assert_close(found, torch.stack(exact).unflatten(0, (2, 3)))

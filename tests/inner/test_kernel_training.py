@@ -1,4 +1,4 @@
-"""Many steps in one call of a kernel equal the same steps one by one, for every rule there is."""
+"""Many steps in one call of a kernel equal the same steps one by one, for every rule that has one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from evometa.genome.genes import Choice, Subset, Value
 from evometa.inner.record import UnrollRecord
-from evometa.rules.base import RuleFamily
+from evometa.rules.base import RuleFamily, UpdateRule
 from evometa.rules.feature_table import SHARED_FEATURES
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.trees import tree_map
@@ -33,10 +33,10 @@ def assert_close(one: UnrollRecord, other: UnrollRecord, tolerance: float) -> No
 
 
 def combinations(family: RuleFamily) -> list[Genes]:
-    """Every combination of the family's choices (cells, outputs, nominal steps)."""
+    """Every combination of the family's choices between words (cells, outputs, nominal steps)."""
     found: list[Genes] = [{}]
     for gene in family.space:
-        if isinstance(gene, Choice):
+        if isinstance(gene, Choice) and isinstance(gene.default, str):
             found = [
                 {**genes, **option}
                 for genes in found
@@ -60,12 +60,31 @@ def name_of(value: object) -> str:
     """A structure's name in a test's: its options, or how many features it has."""
     if not isinstance(value, dict):
         return str(value)
-    options = (v if isinstance(v, str) else f"{len(v)} {k}" if len(v) > 1 else v[0] for k, v in value.items())
-    return ", ".join(options) or "default"
+    return ", ".join(_word(name, own) for name, own in value.items()) or "default"
 
 
+def _word(name: str, value: Value) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} {name}" if len(value) > 1 else value[0]
+    return value if isinstance(value, str) else f"{name} {value}"
+
+
+KERNEL_RULES = [
+    (name, family)
+    for name, family in RULES
+    if type(family.build(family.space.complete({}))).train is not UpdateRule.train
+]
+#: decays and the share of the gradient, which are not those of Adam
+QHADAM: Genes = {
+    "nominal": "adam", "nominal_beta1": 0.95, "nominal_beta2": 0.9, "nominal_gradient": 0.3
+}  # fmt: skip
 STRUCTURES = [
-    (name, genes) for name, family in RULES for genes in (*combinations(family), *feature_sets(family))
+    *((name, genes) for name, own in KERNEL_RULES for genes in (*combinations(own), *feature_sets(own))),
+    *(
+        (name, {**QHADAM, "combine": combine})
+        for name in ("mlp", "recurrent")
+        for combine in ("add", "scale")
+    ),
 ]
 
 
@@ -80,7 +99,8 @@ def test_one_call_equals_its_steps_for_every_rule(
     assert (expected.losses[..., -1] != expected.losses[..., 0]).all(), "nothing moved"
 
 
-def test_those_structures_have_every_cell_every_output_and_the_loss() -> None:
+def test_those_structures_have_every_kernel_every_cell_every_output_and_the_loss() -> None:
+    assert {name for name, _ in KERNEL_RULES} == set(RULES.built_in) - {"meta_lstm"}
     assert {genes["cell"] for _, genes in STRUCTURES if "cell" in genes} == {"vanilla", "gru", "lstm"}
     outputs = {(name, genes["output"]) for name, genes in STRUCTURES if "output" in genes}
     assert {name for name, _ in outputs} == {"mlp", "recurrent"}
@@ -113,7 +133,7 @@ def test_one_call_equals_its_steps_on_other_tasks(
 
 #: rules with all that is counted, averaged or multiplied up from step to step
 CARRYING: list[tuple[str, Genes]] = [
-    *((name, {}) for name in RULES.names()),
+    *((name, {}) for name, _ in KERNEL_RULES),
     *((name, {"shared_features": SHARED_FEATURES}) for name in ("mlp", "recurrent")),
     ("mlp", {"nominal": "adam"}),
     *(("recurrent", {"cell": cell, "output": "rms_normalised"}) for cell in ("vanilla", "gru", "lstm")),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from evometa.inner.unroll import UnrollState
 from evometa.meta import TaskStream, meta_genes
 from evometa.meta.episodes import Episode, draw_episode, segments
 
@@ -61,16 +62,21 @@ def test_segments_tile_one_episode_after_the_other(setting: Any) -> None:
 def test_schedules_are_told_the_episodes_horizon(
     setting: Any, horizon: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evometa.meta import ESTIMATORS, training
+    from evometa.meta import ESTIMATORS, recorded, training
 
     told: set[int] = set()
     advance = training.advance
-    monkeypatch.setattr(
-        training, "advance", lambda *args, **options: (told.add(args[-1]), advance(*args, **options))[1]
-    )
+
+    def noted(*args: Any, **options: Any) -> UnrollState:
+        told.add(args[-1])
+        return advance(*args, **options)
+
+    for where in (training, recorded):  # step by step, and on a GPU as a graph
+        monkeypatch.setattr(where, "advance", noted)
     problem = setting.problem(horizon=horizon, horizon_low=3)
     session = ESTIMATORS["tbptt"].begin(problem)
     for _ in range(8):
         session.estimate(problem.cohort.weights)
+    assert told
     assert (told == {12}) == (horizon == "fixed")
     assert all(3 <= number <= 12 for number in told)

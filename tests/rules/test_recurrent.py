@@ -105,9 +105,9 @@ def test_shared_features_enter_like_any_other_input(cell: str) -> None:
         name.removeprefix("layer0."): value for name, value in weights.items() if name.startswith("layer0.")
     }
     own["input"] = torch.cat([weights[f"input.{name}"] for name in ("gradient", *shared)], dim=1)
-    memory = state["memory0"].flatten(1) if rule.cell.has_memory else None
+    memory = state["memory0"].flatten(1) if rule.network.cell.has_memory else None
     buffer = torch.cat([grads[1].reshape(1, -1), rows])
-    hidden, _ = rule.cell(own, buffer, state["hidden0"].flatten(1), memory)
+    hidden, _ = rule.network.cell(own, buffer, state["hidden0"].flatten(1), memory)
     torch.testing.assert_close(after["hidden0"].flatten(1), hidden, rtol=0, atol=1e-7)
     outputs = weights["output.weight"] @ hidden + weights["output.bias"]
     torch.testing.assert_close(step.flatten(), 0.1 * outputs[0], rtol=0, atol=1e-8)

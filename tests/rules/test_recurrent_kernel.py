@@ -126,7 +126,7 @@ class Cohort:
 
     def leaves(self) -> Cohort:
         """The same, with everything that the kernel is differentiable in as leaves of a graph."""
-        carried = {name: self.state[name].clone().requires_grad_() for name in self.rule.carried}
+        carried = {name: self.state[name].clone().requires_grad_() for name in self.rule.network.carried}
         return replace(
             self,
             weights=tree_map(lambda value: value.clone().requires_grad_(), self.weights),
@@ -136,7 +136,7 @@ class Cohort:
         )
 
     def inputs(self) -> Tree:
-        carried = {name: self.state[name] for name in self.rule.carried}
+        carried = {name: self.state[name] for name in self.rule.network.carried}
         return {"params": self.params, "factor": self.factor, **carried, **self.weights}
 
 
@@ -192,7 +192,7 @@ def test_gradients_through_three_steps_equal_autograd(genes: dict[str, object]) 
         start = at = Cohort.of(**genes).leaves()
         for k in range(3):
             at = at.by_kernel(*_observed(at, k), k) if native_step else at.by_torch(*_observed(at, k), k)
-        objective = _objective(at, ["params", *at.rule.carried])
+        objective = _objective(at, ["params", *at.rule.network.carried])
         inputs = start.inputs()
         gradients.append(
             dict(zip(inputs, torch.autograd.grad(objective, list(inputs.values())), strict=True))
@@ -310,7 +310,7 @@ def test_zero_gradients_give_finite_steps_and_cotangents(genes: dict[str, object
     after = after.by_kernel(torch.zeros_like(cohort.params), None, 1)
     assert all(bool(torch.isfinite(value).all()) for value in after.tensors().values())
     inputs = list(cohort.inputs().values())
-    found = torch.autograd.grad(_objective(after, ["params", *after.rule.carried]), inputs)
+    found = torch.autograd.grad(_objective(after, ["params", *after.rule.network.carried]), inputs)
     assert all(bool(torch.isfinite(value).all()) for value in found)
 
 
@@ -323,7 +323,7 @@ def test_gates_saturate(cell: str, dtype: torch.dtype, tolerance: float) -> None
     for k in range(3):
         observed = _observed(cohort, k)
         ours, plain = ours.by_kernel(*observed, k), plain.by_torch(*observed, k)
-    for name in cohort.rule.carried:
+    for name in cohort.rule.network.carried:
         torch.testing.assert_close(ours.state[name], plain.state[name], rtol=tolerance, atol=tolerance)
 
 

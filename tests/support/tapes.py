@@ -66,6 +66,9 @@ class Tapes:
     def __init__(self, device: torch.device) -> None:
         self.n_recorded = 0
 
+    def is_recorded_already(self) -> bool:
+        return False
+
     def warm_up(self, function: Callable[[], None]) -> None:
         function()
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
+from torch.overrides import TorchFunctionMode
 
 from evometa.errors import TaskError
+from evometa.inner.meter import MemoryMeter
 from evometa.rng import torch_generator
 from evometa.tasks import SPLITS, TaskBatch, supervised
 from evometa.tasks.supervised import Supervised
@@ -238,6 +241,52 @@ def test_attention_is_not_fused_and_the_setting_comes_back() -> None:
     assert torch.isfinite(curvature).all()
 
 
+class Called(TorchFunctionMode):
+    """Names of the functions that are called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="stands in for a GPU; tests/inner train them on one")
+@pytest.mark.parametrize(
+    ("layer", "kernel"),
+    [
+        (lambda: nn.GRU(4, 3), "gru"),
+        (lambda: nn.GRU(4, 2, num_layers=2, bidirectional=True), "gru"),
+        (lambda: nn.LSTM(4, 5, proj_size=3), "lstm"),
+        (lambda: nn.RNN(4, 3, bias=False), "rnn_tanh"),
+        (lambda: nn.RNN(4, 3, nonlinearity="relu"), "rnn_relu"),
+    ],
+)
+def test_recurrent_layers_are_written_out_on_a_gpu(
+    layer: Callable[[], nn.Module], kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a stand-in: tensors say that they are on a GPU, and cuDNN that it would take them."""
+    batch = sampled(family(layer, loss=lambda outputs, y: nn.functional.cross_entropy(outputs[0], y)))
+    with Called() as called:
+        expected = losses_and_grads(batch)
+    assert kernel in called.names
+    with monkeypatch.context() as stand_in, Called() as called:
+        stand_in.setattr(Tensor, "is_cuda", True)
+        stand_in.setattr(Tensor, "is_cpu", False)
+        stand_in.setattr(torch.backends.cudnn, "is_acceptable", lambda _: True)
+        found = losses_and_grads(batch)
+    assert kernel not in called.names
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -280,6 +329,20 @@ def test_threads_do_not_disturb_one_another() -> None:
         together = list(pool.map(lambda task: batch.loss(task, rows), params))
     assert not torch.equal(alone[0], alone[1])
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_thread_may_come_to_a_model_inside_a_transform() -> None:
+    """As autograd's do on a GPU, first of all where memory is measured."""
+    batch = sampled(family())
+    expected = losses_and_grads(batch)
+
+    def measured() -> tuple[Tensor, Tensor]:
+        with MemoryMeter():
+            return losses_and_grads(batch)
+
+    with ThreadPoolExecutor(1) as thread:
+        for work in (measured, lambda: losses_and_grads(batch)):
+            torch.testing.assert_close(thread.submit(work).result(timeout=60), expected)
 
 
 class Noisy(nn.Module):

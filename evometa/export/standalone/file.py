@@ -18,6 +18,7 @@ from pathlib import Path
 import evometa
 from evometa import native
 from evometa.errors import GenomeError, clipped, one_line
+from evometa.export import recorded
 from evometa.export.file import check_weights, learner_of
 from evometa.export.optimizer import EvolvedOptimizer
 from evometa.export.standalone.assembly import assembled
@@ -128,6 +129,8 @@ def standalone(
             # The file has PyTorch alone, where a kernel's equal in PyTorch serves.
             native.serves: lambda _: Known(False),
             type(learner.rule).has_kernel: lambda _: Known(False),
+            # So does a step made as it is, where a GPU would replay it.
+            recorded.serves: lambda _: Known(False),
         },
         [(learner.hyper, hyper)],
         [learner, learner.rule, learner.schedule],
