@@ -7,9 +7,10 @@ import textwrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evometa.bench.card import Card, CardRow, Verdict
+from evometa.plots.scales import log_ticks
 from evometa.plots.style import GREY, INK, house_style, new_figure
 
 #: Verdict → colour, marker and what it means.
@@ -80,7 +81,7 @@ def _draw_rows(axes: Axes, rows: tuple[CardRow, ...], groups: list[str]) -> None
     axes.set_ylim(y - 0.5, -0.6)
     axes.set_yticks(ticks, labels, fontsize=7.5)
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(left, right)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("final loss ÷ the rival's (better ← 1 → worse)", fontsize=8)
@@ -92,8 +93,13 @@ def _draw_row(axes: Axes, row: CardRow, y: float) -> None:
     low, value, high = (min(max(x, left), right) for x in (row.ratio.low, row.ratio.value, row.ratio.high))
     axes.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt", zorder=2)
     axes.plot(value, y, marker, ms=5, color=colour, zorder=3, clip_on=False)
-    text = f"{row.ratio.value:.2f} ({row.ratio.low:.2f}–{row.ratio.high:.2f})"
+    text = "{} ({}–{})".format(*map(_number, (row.ratio.value, row.ratio.low, row.ratio.high)))
     if row.ratio.value >= 1000:
         text = f"{row.ratio.value:.1e}"
     axes.text(1.03, y, text + (" †" if row.note else ""), transform=axes.get_yaxis_transform(),
               va="center", fontsize=7.5, color=colour)  # fmt: skip
+
+
+def _number(ratio: float) -> str:
+    """Two digits at least."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"

@@ -68,16 +68,20 @@ def _limits(axis: Axis, values: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def log_ticks(low: float, high: float, most: int = _MAX_TICKS) -> list[float]:
+    """Round numbers between the positive limits of a logarithmic axis, few enough to be read."""
+    for multiples in _MULTIPLES:
+        ticks = [m * 10.0**e for e in range(-12, 13) for m in multiples if low <= m * 10.0**e <= high]
+        if len(ticks) <= most:
+            break
+    return ticks
+
+
 def _ticks(low: float, high: float, objective: Objective) -> list[float]:
     """Round numbers between the limits, few enough to be read; with 0 on an axis that reaches it."""
     starts = [0.0] if objective.scale == "log1p" and low <= 0 else []
     least = max(low, 1.0) if objective.scale == "log1p" else low
-    for multiples in _MULTIPLES:
-        ticks = starts + [
-            m * 10.0**e for e in range(-12, 13) for m in multiples if least <= m * 10.0**e <= high
-        ]
-        if len(ticks) <= _MAX_TICKS:
-            break
+    ticks = starts + log_ticks(least, high, _MAX_TICKS - len(starts))
     if len(ticks) < 3:  # a short stretch of the scale
         ticks = [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     return ticks
