@@ -160,6 +160,9 @@ class HandDesignedRule(UpdateRule):
         if row.bias_corrected:
             if row.direction == "moment":
                 numbers["scale"] = numbers["scale"] / _bias_correction(hyper["one_minus_beta1"], count)
+            if row.direction == "blend":
+                corrected = _bias_correction(hyper["one_minus_beta1"], count)
+                numbers["of_moment"] = (1 - hyper["gradient_share"]) / corrected
             # g/(√(v/c) + eps) = √c·g/(√v + √c·eps): a correction of scalars saves a pass over N
             correction = _bias_correction(hyper["one_minus_beta2"], count).sqrt()
             numbers["scale"] = numbers["scale"] * correction
@@ -183,6 +186,8 @@ class HandDesignedRule(UpdateRule):
             weights["second"] = hyper["one_minus_beta2"]
         if row.direction == "mixture":
             weights["of_gradient"] = hyper["one_minus_beta1"]
+        elif row.direction == "blend":
+            weights["of_gradient"] = hyper["gradient_share"]
         elif row.direction == "lookahead" and row.first == "sum":
             weights["of_moment"] = weights["first"]
         return weights
@@ -195,7 +200,7 @@ class HandDesignedRule(UpdateRule):
             return state["first"].lerp(grads, numbers["of_gradient"])
         if self.row.direction == "moment":
             return new["first"]
-        if self.row.schedules_momentum:
+        if "of_gradient" in numbers:
             grads = grads * numbers["of_gradient"]
         return grads + new["first"] * numbers["of_moment"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from evometa.genome.genes import Gene, LogReal
+from evometa.genome.genes import Gene, LogReal, Real
 from evometa.genome.space import Space
 
 #: Base of NAdam's momentum warm-up (Dozat 2016, section 3; ``torch.optim.NAdam`` has the same constant).
@@ -21,9 +21,9 @@ WARM_UP_BASE = 0.96
 #: ``total`` is the plain sum ``m + x``.
 Moment = Literal["none", "sum", "average", "total"]
 #: What the step follows: the gradient itself, the first moment m, m one step ahead (Nesterov: for a sum
-#: ``g + μ·m``, for an average NAdam's weighting with its running product of μ), or a mixture of the gradient
-#: and the *previous* m (Lion).
-Direction = Literal["gradient", "moment", "lookahead", "mixture"]
+#: ``g + μ·m``, for an average NAdam's weighting with its running product of μ), a mixture of the gradient
+#: and the *previous* m (Lion), or a blend of the gradient and the corrected m (QHAdam).
+Direction = Literal["gradient", "moment", "lookahead", "mixture", "blend"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def _momentum() -> Gene:
     return LogReal("one_minus_momentum", 1e-3, 1.0, 0.1, note="1 − momentum coefficient μ of the heavy ball")
 
 
-def _beta1() -> Gene:
+def _beta1(default: float = 0.1) -> Gene:
     return LogReal(
-        "one_minus_beta1", 1e-3, 1.0, 0.1, note="1 − β₁: weight of the newest gradient in the direction"
+        "one_minus_beta1", 1e-3, 1.0, default, note="1 − β₁: weight of the newest gradient in the direction"
     )
 
 
@@ -185,6 +185,22 @@ TABLE: tuple[Row, ...] = (
         second="average",
         bias_corrected=True,
         source="Dozat 2016",
+    ),
+    Row(
+        name="qhadam",
+        summary="Adam that follows a blend of the gradient and its moving average",
+        genes=(
+            _lr(3e-3, 1e-7, 1.0),
+            _beta1(0.005),
+            _beta2(1e-3),
+            _eps(1e-8),
+            Real("gradient_share", 0.0, 1.0, 0.3, note="1 − ν₁: share of the gradient in the direction"),
+        ),
+        direction="blend",
+        first="average",
+        second="average",
+        bias_corrected=True,
+        source="Ma & Yarats 2019",
     ),
     Row(
         name="lion",

@@ -17,6 +17,11 @@ def _numbers(row: Row, genes: Genes) -> dict[str, str]:
     return text
 
 
+def _rest(genes: Genes) -> str:
+    """What the gradient leaves of a blend; of no use for other rules."""
+    return f"{1 - float(genes.get('gradient_share', 0.0)):.4g}"  # type: ignore[arg-type]
+
+
 def described(row: Row, genes: Genes) -> str:
     """What the rule of a row does, in one or two sentences of plain words."""
     n = _numbers(row, genes)
@@ -34,6 +39,11 @@ def described(row: Row, genes: Genes) -> str:
             "average",
         ): f"a moving average of the gradients (β₁ = {n.get('beta1')}), one step ahead, "
         f"its momentum warmed up (decay {n.get('momentum_decay')})",
+        (
+            "blend",
+            "average",
+        ): f"{n.get('gradient_share')} of the gradient and {_rest(genes)} of its {corrected}moving average "
+        f"(β₁ = {n.get('beta1')})",
         (
             "mixture",
             "average",
@@ -78,6 +88,7 @@ def equations(row: Row, genes: Genes) -> list[str]:
         ("lookahead", False): f"(g + {n.get('momentum')}·m)",
         ("lookahead", True): "[(1 − μₖ)/(1 − π)·g + μₖ₊₁/(1 − π·μₖ₊₁)·m]",
         ("mixture", False): "u",
+        ("blend", True): f"[{n.get('gradient_share')}·g + {_rest(genes)}·m/(1 − {n.get('beta1')}^(k+1))]",
     }[row.direction, row.bias_corrected]
     if row.sign:
         top = f"sign({top})"

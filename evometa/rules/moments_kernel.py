@@ -87,4 +87,6 @@ def _run(
 def _rule_arguments(row: Row, moments: Tree) -> tuple[Tensor | None, Tensor | None, str, str, str, bool]:
     """The moments, and what the row does with them, in the operators' order."""
     first, second = moments.get("first"), moments.get("second")
-    return first, second, row.direction, row.first, row.second, row.sign
+    # To the kernel a blend is a step ahead: both weigh the gradient and the new moment.
+    direction = "lookahead" if row.direction == "blend" else row.direction
+    return first, second, direction, row.first, row.second, row.sign

@@ -1,7 +1,8 @@
-"""Hand-designed rules against torch.optim, and Lion against its equations in a plain loop."""
+"""Hand-designed rules against torch.optim, and Lion and QHAdam against their equations in plain loops."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -170,6 +171,47 @@ def test_lion_equals_its_equations(genes: dict[str, float]) -> None:
     torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
+def _qhadam(
+    params: list[float],
+    grads: list[list[float]],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    nu: float,
+) -> list[float]:
+    """QHAdam as its paper writes it (Ma & Yarats 2019, section 3) with ν₂ = 1, coordinate by coordinate."""
+    theta, first, second = list(params), [0.0] * len(params), [0.0] * len(params)
+    for k, gradient in enumerate(grads, start=1):
+        for i, g in enumerate(gradient):
+            first[i] = betas[0] * first[i] + (1 - betas[0]) * g
+            second[i] = betas[1] * second[i] + (1 - betas[1]) * g * g
+            blend = (1 - nu) * g + nu * first[i] / (1 - betas[0] ** k)
+            theta[i] -= lr * blend / (math.sqrt(second[i] / (1 - betas[1] ** k)) + eps)
+    return theta
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [{}, {"lr": 0.03, "one_minus_beta1": 0.05, "one_minus_beta2": 0.1, "eps": 1e-3, "gradient_share": 0.45}],
+)
+def test_qhadam_equals_its_equations(genes: dict[str, float]) -> None:
+    family = FAMILIES["qhadam"]
+    chosen = family.space.continuous(family.space.complete(genes))
+    params, grads = _streams(torch.float64)
+    nu = 1 - chosen["gradient_share"]
+    expected = _qhadam(params.tolist(), grads.tolist(), chosen["lr"], _betas(chosen), chosen["eps"], nu)
+    ours = _trajectory(family, genes, params, grads)[-1]
+    torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12)
+
+
+def test_qhadam_without_a_share_of_the_gradient_is_adam() -> None:
+    params, grads = _streams(torch.float64)
+    genes = {"lr": 0.01, "one_minus_beta1": 0.1}
+    adam = _trajectory(FAMILIES["adam"], genes, params, grads)
+    ours = _trajectory(FAMILIES["qhadam"], {**genes, "gradient_share": 0.0}, params, grads)
+    torch.testing.assert_close(ours, adam, rtol=1e-12, atol=1e-12)
+
+
 def test_momentum_without_memory_is_sgd() -> None:
     params, grads = _streams(torch.float64)
     sgd = _trajectory(FAMILIES["sgd"], {"lr": 0.1}, params, grads)
@@ -180,7 +222,7 @@ def test_momentum_without_memory_is_sgd() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    name=st.sampled_from(["rmsprop", "adagrad", "adam", "nadam", "lion"]),
+    name=st.sampled_from(["rmsprop", "adagrad", "adam", "nadam", "qhadam", "lion"]),
     scale=st.floats(1e-3, 1e3),
 )
 def test_adaptive_rules_ignore_the_scale_of_gradients(name: str, scale: float) -> None:
