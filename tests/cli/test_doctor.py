@@ -22,7 +22,7 @@ def copied(finished, fresh_storage: Path) -> Path:
 
 def alter(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(statement)
+        assert connection.execute(statement).rowcount, "the campaign has nothing of the kind"
         connection.commit()
 
 
@@ -35,8 +35,8 @@ def test_a_sound_campaign(evometa, finished) -> None:
 #: SQL → the first generation to compute again, words of what is said.
 DAMAGE = {
     "UPDATE weights SET data = substr(data, 1, length(data) - 1) "
-    "WHERE hash = (SELECT germline FROM genomes WHERE generation = 2 AND germline IS NOT NULL LIMIT 1)": (
-        2,
+    "WHERE hash = (SELECT germline FROM genomes WHERE generation = 1 AND germline IS NOT NULL LIMIT 1)": (
+        1,
         "do not match their hash",
     ),
     "UPDATE genomes SET genes = json_set(genes, '$.lr', 'fast') WHERE id = '003-001'": (3, "003-001"),
