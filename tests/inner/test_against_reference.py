@@ -49,8 +49,10 @@ def _drawn(family: str, number: int) -> Structure:
     return family, {**genes, **{name: rate for name, rate in _RATES.items() if name in genes}}
 
 
-STRUCTURES: dict[str, Structure] = {
-    **{name: (name, {"lr": 1e-3}) for name, family in RULES if not family.learned},
+HAND_DESIGNED: dict[str, Structure] = {
+    name: (name, {"lr": 1e-3}) for name, family in RULES if not family.learned
+}
+OTHERS: dict[str, Structure] = {
     "adam with a learned schedule": ("adam", {"lr": 1e-3, "schedule": "recurrent"}),
     "nadam with a cosine": ("nadam", {"lr": 1e-3, "schedule": "warmup_cosine"}),
     "lstm 2×20": _learned("recurrent"),
@@ -153,7 +155,18 @@ STRUCTURES: dict[str, Structure] = {
         schedule="piecewise_linear",
     ),
     **{f"a {name} rule, {n}": _drawn(name, n) for name in ("recurrent", "mlp") for n in range(2)},
+    "meta-LSTM": ("meta_lstm", {"initial_lr": 1e-3}),
+    "meta-GRU of everything": (
+        "meta_lstm",
+        {
+            "cell": "gru",
+            "features": RECURRENT_FEATURES,
+            "shared_features": SHARED_FEATURES,
+            "initial_lr": 1e-3,
+        },
+    ),
 }
+STRUCTURES = HAND_DESIGNED | OTHERS
 #: Task families by name, as a campaign's configuration names them.
 TASKS: dict[str, tuple[str, dict[str, object]]] = {
     "digits": ("digits", {"widths": [6], "depths": [1], "tasks_per_architecture": 2}),
@@ -161,11 +174,12 @@ TASKS: dict[str, tuple[str, dict[str, object]]] = {
     "rosenbrock": ("rosenbrock", {}),
     "module": ("module_tasks:family", {"name": "layer_norm"}),
 }
-#: Every structure on one family in turn, and some on all of them.
+#: Every structure on one family in turn, and some on all (some of those that follow SGD diverge on some).
 CASES = list(
     dict.fromkeys(
         [
-            *((structure, list(TASKS)[number % len(TASKS)]) for number, structure in enumerate(STRUCTURES)),
+            *((name, list(TASKS)[number % len(TASKS)]) for number, name in enumerate(HAND_DESIGNED)),
+            *((name, list(TASKS)[number % len(TASKS)]) for number, name in enumerate(OTHERS, start=1)),
             *((structure, tasks) for structure in ("adam", "lstm 2×20", "mlp 2×4, Metz") for tasks in TASKS),
         ]
     )
