@@ -58,9 +58,9 @@ class MetaLSTMRule(UpdateRule):
         previous = torch.stack([state["gate_input"], state["gate_forget"]])
         seen = own["parameter"].reshape(2, 1, 1) * params + own["previous"].reshape(2, 1, 1) * previous
         to_input, to_forget = (from_hidden + seen).unbind(0)
-        learning_rate = torch.sigmoid(to_input + _logit(hyper["initial_lr"]))
+        learning_rate = torch.sigmoid(to_input + torch.logit(hyper["initial_lr"]))
         # 1 − f by itself: f is so near 1 that their difference would have few digits left.
-        decay = torch.sigmoid(_logit(hyper["initial_decay"]) - to_forget)
+        decay = torch.sigmoid(torch.logit(hyper["initial_decay"]) - to_forget)
         step = -(learning_rate * grads) - decay * params
         return step, after | {"gate_input": learning_rate, "gate_forget": 1.0 - decay}
 
@@ -105,8 +105,3 @@ class MetaLSTMFamily(RuleFamily):
             "Δ = (f − 1)∘θ − i∘g",
         ]
         return "\n".join(lines)
-
-
-def _logit(x: Tensor) -> Tensor:
-    """log(x / (1 − x))."""
-    return torch.log(x) - torch.log1p(-x)
