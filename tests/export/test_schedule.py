@@ -23,7 +23,7 @@ from evometa.schedule import EvolvedSchedule, load
 from evometa.trees import Tree
 
 HORIZON, N_STEPS = 15, 20  # beyond the horizon as well
-FORMULAS = [name for name, family in SCHEDULES if not family.learned]
+FORMULAS = [name for name, family in SCHEDULES if family.build(family.space.complete({})).elementwise]
 LEARNED_SCHEDULES = [name for name, family in SCHEDULES if family.learned]
 LEARNED_RULES = [name for name, family in RULES if family.learned]
 
