@@ -31,8 +31,8 @@ LONGER, WIDER = 10, 4
 #: Hidden layers: more than any split has.
 DEEPER = 4
 
-#: Other families that a genome is tried on. They are the same whatever else is registered, so that cards can be
-#: compared, and are quickly trained on.
+#: Other families that a genome is tried on: quickly trained on, and the same whatever else is registered, so
+#: that cards can be compared.
 OTHER_FAMILIES = ("digits", "tabular", "quadratic", "rosenbrock")
 
 

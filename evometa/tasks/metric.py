@@ -27,8 +27,8 @@ class Metric:
 
     name: str
     unit: str
-    of: Callable[[FloatArray], FloatArray]
-    loss_at: Callable[[FloatArray], FloatArray]
+    of: Callable[[npt.ArrayLike], FloatArray]
+    loss_at: Callable[[npt.ArrayLike], FloatArray]
 
     @property
     def title(self) -> str:
@@ -36,12 +36,12 @@ class Metric:
         return f"{self.name} [{self.unit}]"
 
 
-def _decibels(losses: FloatArray) -> FloatArray:
+def _decibels(losses: npt.ArrayLike) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(-10.0 * np.log10(losses))
 
 
-def _from_decibels(values: FloatArray) -> FloatArray:
+def _from_decibels(values: npt.ArrayLike) -> FloatArray:
     return np.asarray(10.0 ** (-np.asarray(values) / 10.0))
 
 
