@@ -153,7 +153,7 @@ class MLP:
                 hidden.append(activation.forward(scores[-1]))
             scores.append(torch.baddbmm(bias, weight, hidden[-1]))
 
-        head = _cross_entropy_head if self.target == "class" else _squared_error_head
+        head = cross_entropy_head if self.target == "class" else squared_error_head
         losses, delta = head(scores[-1].reshape(n_candidates, n_tasks, *scores[-1].shape[1:]), y)
         delta = delta.flatten(0, 1)
         parts: list[Tensor] = []
@@ -175,7 +175,7 @@ class MLP:
         )
 
 
-def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy (P, T) of scores (P, T, classes, B) and its derivative by the scores."""
     n_candidates, n_tasks, n_classes, n_rows = scores.shape
     log_probabilities = scores.log_softmax(2)
@@ -184,7 +184,7 @@ def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
     return -picked.mean((2, 3)), (log_probabilities.exp() - one_hot) / n_rows
 
 
-def _squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean squared error (P, T) of outputs (P, T, 1, B) and its derivative by the outputs."""
     residual = outputs - values.unsqueeze(1)
     return residual.square().mean((2, 3)), residual * (2 / values.shape[-1])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.base import TaskFamily
+from evometa.tasks.conv import Conv
 from evometa.tasks.digits import Digits
 from evometa.tasks.options import described
 from evometa.tasks.quadratic import Quadratic
@@ -18,7 +19,7 @@ from evometa.tasks.tabular import Tabular
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, Conv):
     TASKS.add(_family.name, _family)
 
 
