@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.base import TaskFamily
+from evometa.tasks.conv import Conv
 from evometa.tasks.digits import Digits
 from evometa.tasks.linear_models import LinearModels
 from evometa.tasks.metric import Metric
@@ -32,6 +33,7 @@ for _family in (
     Rastrigin,
     LinearModels,
     SparseRecovery,
+    Conv,
 ):
     TASKS.add(_family.name, _family)
 
