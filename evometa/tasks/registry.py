@@ -12,6 +12,7 @@ from evometa.tasks.digits import Digits
 from evometa.tasks.metric import Metric
 from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
+from evometa.tasks.physics_informed import PhysicsInformed
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rosenbrock import Rosenbrock
 from evometa.tasks.tabular import Tabular
@@ -20,7 +21,7 @@ from evometa.tasks.tabular import Tabular
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields, PhysicsInformed):
     TASKS.add(_family.name, _family)
 
 

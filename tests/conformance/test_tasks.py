@@ -53,7 +53,7 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
 WITHOUT_DATA = {"quadratic", "open_l2o", "rosenbrock"}
 SHARES_ROWS = {"all digits"}
 #: Whose rows are places in a domain, alike in all splits: what a split has to itself, their own tests say.
-PLACES = {"neural_fields", "fourier fields"}
+PLACES = {"neural_fields", "fourier fields", "physics_informed"}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
