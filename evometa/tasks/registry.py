@@ -14,6 +14,7 @@ from evometa.tasks.linear_models import LinearModels
 from evometa.tasks.metric import Metric
 from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
+from evometa.tasks.physics_informed import PhysicsInformed
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rastrigin import Rastrigin
 from evometa.tasks.rosenbrock import Rosenbrock
@@ -34,6 +35,7 @@ for _family in (
     LinearModels,
     SparseRecovery,
     Conv,
+    PhysicsInformed,
 ):
     TASKS.add(_family.name, _family)
 

@@ -64,7 +64,7 @@ WITHOUT_DATA = {
 }
 SHARES_ROWS = {"all digits"}
 #: Whose rows are places in a domain, alike in all splits: what a split has to itself, their own tests say.
-PLACES = {"neural_fields", "fourier fields"}
+PLACES = {"neural_fields", "fourier fields", "physics_informed"}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
