@@ -1,7 +1,7 @@
 """Statistics of a positive number in training, such as a task's loss: its logarithm relative to the first.
 
-From ``l = log(value/|first value|)``: l, its change since the last step, its distance to moving averages of it
-at several time scales, and whether the value was known. The ratio is clamped to [1e-8, 1e8], so a negative
+From ``l = log(value/|first value|)``: l, its change since the last step, its distance to moving averages of
+it at several time scales, and whether the value was known. The ratio is clamped to [1e-8, 1e8], so a negative
 loss reads as the smallest positive one.
 
 Without a value (None) or with a non-finite one, the statistics of that task keep their last values (all 0
