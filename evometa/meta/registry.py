@@ -8,10 +8,13 @@ from evometa.errors import GenomeError
 from evometa.genome.genes import Value
 from evometa.genome.space import Genes, Space, switched
 from evometa.meta.base import Estimator
+from evometa.meta.dqn import DQN
 from evometa.meta.es import ES
 from evometa.meta.genes import FREE_IN_A_COHORT, shared_space
 from evometa.meta.hybrid import Hybrid
 from evometa.meta.pes import PES
+from evometa.meta.ppo import PPO
+from evometa.meta.reinforce import Reinforce
 from evometa.meta.tbptt import TruncatedBPTT
 from evometa.registry import MadeOf, Registry
 from evometa.rules.base import RuleFamily
@@ -19,7 +22,8 @@ from evometa.rules.learner import Learner
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "evometa.estimators")
 _TBPTT, _ES, _PES = TruncatedBPTT(), ES(), PES()
-for _estimator in (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES)):
+_BY_GRADIENT_OR_PERTURBATION = (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES))
+for _estimator in (*_BY_GRADIENT_OR_PERTURBATION, Reinforce(), PPO(), DQN()):
     ESTIMATORS.add(_estimator.name, _estimator)
 
 
