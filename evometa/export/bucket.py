@@ -169,7 +169,7 @@ class Bucket:
     def _stepped(self, params: Tensor, grads: Tensor, context: StepContext, factor: Tensor) -> Tensor:
         """The next params ``(1, 1, N)``; the state is edited in place, and ``params`` may be."""
         learner, placed = self._learner, self._placed
-        if learner.rule.has_kernel(grads, params):
+        if learner.has_kernel(grads, params):
             many = StepContext(
                 context.layout,
                 context.step,

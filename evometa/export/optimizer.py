@@ -36,6 +36,7 @@ from evometa.export.shards import local
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
 from evometa.rules.base import StepContext
+from evometa.rules.schedule_factors import factors_at
 from evometa.trees import Tree, tree_map
 
 #: Where ``state`` holds what belongs to the whole model: step count, horizon, the schedule's state.
@@ -290,7 +291,7 @@ class EvolvedOptimizer(Optimizer):
             like = torch.empty((), device=device, dtype=dtype)
             hyper = self._buckets.placed(device, dtype).hyper
             numbers = range(start, start + _AHEAD)
-            found = self._learner.factors(hyper, numbers, self._horizon, self._layout(), like)
+            found = factors_at(self._learner.schedule, hyper, numbers, self._horizon, self._layout(), like)
             self._ahead = kind, found[:, 0].unbind()
         return self._ahead[1][step - start]
 

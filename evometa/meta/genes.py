@@ -61,7 +61,10 @@ def shared_space(estimators: tuple[str, ...]) -> Space:
                 note="inner steps between meta-updates",
             ),
             Choice(
-                "meta.loss", ("log_mean", "mean"), when=_REFINED, note="what is summed over the inner steps"
+                "meta.loss",
+                ("log_mean", "mean", "last"),
+                when=_REFINED,
+                note="what is summed over the inner steps",
             ),
             Choice(
                 "meta.horizon",
@@ -102,6 +105,7 @@ def shared_space(estimators: tuple[str, ...]) -> Space:
                 when={"meta.loss_scaling": ("log_uniform",)},
                 note="largest such unit; the smallest is its inverse",
             ),
+            Choice("meta.judged_on", ("train", "valid"), when=_REFINED, note="rows of the meta-loss"),
         )
     )
 
