@@ -19,8 +19,8 @@ from evometa.export.placed import Placed, compute_dtype, layout_of, number
 from evometa.export.recorded import Inputs, RecordedSteps, Recorders
 from evometa.export.shards import local
 from evometa.layout import Layout
-from evometa.rules.base import StepContext
-from evometa.rules.learner import Learner
+from evometa.rules.base import LastStep, StepContext
+from evometa.rules.learner import LAST_STEP, Learner
 from evometa.trees import Tree
 
 
@@ -109,6 +109,11 @@ class Bucket:
                         f"{tuple(own[name].shape)} now; delete optimizer.state[parameter] to begin it afresh"
                     )
                 own[name].copy_(value)
+
+    def last_step(self, maximize: bool) -> LastStep:
+        """How the gradients lie to the last step, for a schedule that follows steps."""
+        _, grads = self._gathered()
+        return LastStep.of(-grads[0] if maximize else grads[0], self._own[LAST_STEP])
 
     def advance(
         self,

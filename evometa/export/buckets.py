@@ -16,6 +16,7 @@ from evometa.export.bucket import Bucket, Scratch, compact
 from evometa.export.placed import Placed, compute_dtype
 from evometa.export.recorded import MOST_COORDINATES, Recorders
 from evometa.export.shards import local
+from evometa.rules.base import LastStep
 from evometa.rules.learner import Learner
 from evometa.trees import Tree, tree_map
 
@@ -98,6 +99,18 @@ class Buckets:
             return None
         shared = self.placed(parameter.device, compute_dtype(parameter)).shared
         return int(state["step"]), *(tuple(state[name].flatten().tolist()) for name in sorted(shared))
+
+
+def last_step(
+    buckets: Sequence[Bucket], climbs: Sequence[bool], device: torch.device, dtype: torch.dtype
+) -> LastStep:
+    """How all gradients together lie to the last step; ``climbs`` tells of each bucket whether it climbs.
+
+    Each (1,), on ``device`` in ``dtype``.
+    """
+    parts = [bucket.last_step(climbing) for bucket, climbing in zip(buckets, climbs, strict=True)]
+    sums = [torch.stack([part.slope, part.grad_square, part.step_square]).to(device, dtype) for part in parts]
+    return LastStep(*torch.stack(sums).sum(dim=0).unbind())
 
 
 def _together(homeless: Sequence[Numbered], history: Sequence[Hashable]) -> Iterator[list[int]]:

@@ -90,7 +90,7 @@ def gradient_floats(tasks: TaskBatch, device: torch.device) -> int:
 
 
 def has_kernel(learner: Learner) -> bool:
-    """Whether a native kernel serves the learner's rule on this machine's CPU."""
+    """Whether a native kernel makes the learner's updates on this machine's CPU."""
     probe = torch.empty((1, 1, 1))
     return learner.has_kernel(probe, probe)
 

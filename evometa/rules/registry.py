@@ -9,6 +9,7 @@ from evometa.rules.meta_lstm import MetaLSTMFamily
 from evometa.rules.mlp import MLPFamily
 from evometa.rules.recurrent import RecurrentFamily
 from evometa.rules.schedule_base import ScheduleFamily
+from evometa.rules.schedule_hypergradient import HypergradientFamily
 from evometa.rules.schedule_learned import RecurrentScheduleFamily
 from evometa.rules.schedules import FORMULA_SCHEDULES
 
@@ -17,5 +18,5 @@ for _family in (*HAND_DESIGNED, RecurrentFamily(), MLPFamily(), MetaLSTMFamily()
     RULES.add(_family.name, _family)
 
 SCHEDULES: Registry[ScheduleFamily] = Registry("schedule", "evometa.schedules")
-for _schedule in (*FORMULA_SCHEDULES, RecurrentScheduleFamily()):
+for _schedule in (*FORMULA_SCHEDULES, RecurrentScheduleFamily(), HypergradientFamily()):
     SCHEDULES.add(_schedule.name, _schedule)
