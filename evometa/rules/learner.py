@@ -7,7 +7,7 @@ Weights and states of the parts live side by side under the prefixes ``rule.``, 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -217,9 +217,9 @@ class Learner:
         if self.schedule.follows_steps:
             context = replace(context, last_step=LastStep.of(grads, state[LAST_STEP]))
         factor, schedule_state = self.factor(weights, hyper, state, context)
-        step, rule_state = self.scaled_step(weights, hyper, state, grads, params, context, factor)
         scale = self.step_scale(weights, context.layout)
-        return step if scale is None else step * scale, {**rule_state, **schedule_state}
+        step, rule_state = self.scaled_step(weights, hyper, state, grads, params, context, factor, scale)
+        return step, {**rule_state, **schedule_state}
 
     def advance(
         self,
@@ -252,7 +252,7 @@ class Learner:
         return after, {**rule_state, **with_prefix("schedule", new)}
 
     def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
-        """Whether the rule's kernel serves here: it gives the next params, and no step to follow or to scale."""
+        """Whether the rule's kernel serves here: it gives the next params, no step to follow or to scale."""
         scales = self.initialisation is not None and self.initialisation.scales
         return not (scales or self.schedule.follows_steps) and self.rule.has_kernel(grads, params)
 
@@ -340,11 +340,16 @@ class Learner:
         params: Tensor,
         context: StepContext,
         factor: Tensor,
+        scale: Tensor | None = None,
     ) -> tuple[Tensor, Tree]:
-        """The rule's step times ``factor``, ``(T, N)``, and the rule's part of the next state."""
+        """The rule's step times ``factor``, ``(T, N)``, and the rule's part of the next state.
+
+        ``scale`` ``(N,)``: that of :meth:`step_scale`.
+        """
         step, new = self.rule.update(
             under_prefix("rule", weights), hyper, under_prefix("rule", state), grads, params, context
         )
+        step = step if scale is None else step * scale
         after = with_prefix("rule", new)
         if self.schedule.follows_steps:
             after[LAST_STEP] = step

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -164,6 +164,8 @@ class TaskFamily(ABC):
 
     name: str
     summary: str
+    #: Which options hold a family that draws several models at one, as in ``"widths = [W]"``.
+    one_model: ClassVar[str] = ""
 
     @abstractmethod
     def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:

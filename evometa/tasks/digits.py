@@ -64,6 +64,7 @@ class Digits(TaskFamily):
 
     name = "digits"
     summary = "perceptrons on 8×8 handwritten digits, with sampled architecture, initialisation and images"
+    one_model = "widths = [W] and depths = [D]"
 
     def __post_init__(self) -> None:
         check_architectures(self.name, self.widths, self.depths, self.activations, self.inits)

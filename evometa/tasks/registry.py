@@ -12,13 +12,14 @@ from evometa.tasks.digits import Digits
 from evometa.tasks.options import described
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rosenbrock import Rosenbrock
+from evometa.tasks.sinusoid import Sinusoid
 from evometa.tasks.tabular import Tabular
 
 #: What makes a family from its options: a TaskFamily class, or any function that returns a family.
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, Sinusoid):
     TASKS.add(_family.name, _family)
 
 

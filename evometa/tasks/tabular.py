@@ -71,6 +71,7 @@ class Tabular(TaskFamily):
 
     name = "tabular"
     summary = "perceptrons and linear models on breast cancer, wine, iris (classes) and diabetes (a value)"
+    one_model = "widths = [W] and depths = [D]"
 
     def __post_init__(self) -> None:
         check_choices(self.name, "datasets", self.datasets, tuple(DATASETS))
