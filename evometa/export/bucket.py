@@ -56,6 +56,7 @@ class Bucket:
         placed: Placed,
         scratch: Scratch,
         recorders: Recorders,
+        scale: Tensor | None,
     ) -> None:
         self.group = group
         self.params = list(params)
@@ -63,6 +64,7 @@ class Bucket:
         self.device, self.dtype = params[0].device, compute_dtype(params[0])
         self._learner = learner
         self._placed = placed
+        self._scale = scale
         self._layout = layout_of(tuple(self.shapes))
         self._steps = torch.zeros(len(self.params), dtype=torch.int64)
         fresh = self._fresh(self._layout)
@@ -194,7 +196,7 @@ class Bucket:
             _keep(self._state, new)
             return after
         step, new = learner.scaled_step(
-            placed.weights, placed.hyper, self._own, grads[0], params[0], context, factor
+            placed.weights, placed.hyper, self._own, grads[0], params[0], context, factor, self._scale
         )
         _keep(self._own, new)
         return params.add_(step)

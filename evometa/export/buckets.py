@@ -7,7 +7,7 @@ gradient) has another step count from then on, and with it other bias correction
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,8 +34,9 @@ States = dict[object, Tree]
 class Buckets:
     """The buckets of an optimizer's parameters, made and split as gradients come and go."""
 
-    def __init__(self, learner: Learner, weights: Tree) -> None:
+    def __init__(self, learner: Learner, weights: Tree, parameters: Callable[[], Iterable[Tensor]]) -> None:
         self._learner = learner
+        self._parameters = parameters
         self._weights = weights
         self._scratch = Scratch()
         self._recorders = Recorders()
@@ -86,12 +87,22 @@ class Buckets:
             group, first = homeless[places[0]]
             members = [homeless[place][1] for place in places]
             placed = self.placed(first.device, compute_dtype(first))
-            bucket = Bucket(group, members, self._learner, placed, self._scratch, self._recorders)
+            scale = None
+            if placed.scale is not None:
+                scale = self._scale(members, placed.scale)
+            bucket = Bucket(group, members, self._learner, placed, self._scratch, self._recorders, scale)
             bucket.restore([states.get(parameter) for parameter in members])
             for index, parameter in enumerate(members):
                 states[parameter] = bucket.states[index]
                 self._places[parameter] = bucket, index
             yield bucket
+
+    def _scale(self, members: Sequence[Tensor], whole: Tensor) -> Tensor:
+        """The pieces of ``members`` of what the steps of the whole model are multiplied by."""
+        parameters = list(self._parameters())
+        pieces = torch.split(whole, [parameter.numel() for parameter in parameters])
+        own = dict(zip(parameters, pieces, strict=True))
+        return torch.cat([own[parameter] for parameter in members])
 
     def _history(self, parameter: Tensor, state: Mapping[str, Tensor] | None) -> Hashable:
         """What all parameters of a bucket have in common of their pasts."""

@@ -25,6 +25,7 @@ from evometa.export.checks import (
     Loss,
     as_loss,
     check_horizon,
+    check_model,
     check_options,
     check_parameter,
     check_state,
@@ -36,6 +37,7 @@ from evometa.export.shards import local
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
 from evometa.rules.base import LastStep, StepContext
+from evometa.rules.initialisation import model_of
 from evometa.rules.schedule_factors import factors_at
 from evometa.trees import Tree, tree_map
 
@@ -83,9 +85,12 @@ class EvolvedOptimizer(Optimizer):
     half precision are updated in float32; integers and parameters without a gradient are left alone.
 
     Args:
-        weights: the genome's weights φ; {} where nothing is learned.
-        horizon: planned number of steps. After it the schedule stays where it ends, and where anything is
-            learned, a rule or a schedule, steps become smaller and smaller: they were never trained there.
+        weights: the genome's weights φ; {} where nothing is learned. Those of a learned initialisation are
+            there for each tensor of the model, and ``params`` must be all of its parameters in order, see
+            :meth:`initialise`.
+        horizon: planned number of steps. After it the schedule stays where it ends, and where steps are
+            learned, by a rule, a schedule or rates of their own, they become smaller and smaller: they were
+            never trained there.
         maximize: climb the objective whose gradients are given, by descending its negative: gradients are
             negated, and so is the loss for the rules that read it (for the schedule, where every group
             climbs). Rules and schedules that read the loss compare it with the first positive one; of an
@@ -118,6 +123,8 @@ class EvolvedOptimizer(Optimizer):
         self._horizon = horizon
         self._set_up()
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": maximize})
+        if self._learner.initialisation is not None:
+            self._check_model(complete=True)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its tensors begin their own step count at the next step.
@@ -131,9 +138,22 @@ class EvolvedOptimizer(Optimizer):
         try:
             for parameter in self.param_groups[-1]["params"]:
                 check_parameter(parameter, self._learner)
+            if self._learner.initialisation is not None:
+                self._check_model(complete=False)
         except ValueError:
             self.param_groups.pop()
             raise
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Set the parameters to the learned initialisation, which the steps were meta-trained to begin from.
+
+        The state is left alone. Raises ValueError where the genome has none.
+        """
+        if self._learner.initialisation is None:
+            raise ValueError("this optimizer has no learned initialisation: train from any parameters")
+        for place, parameter in enumerate(self._parameters()):
+            parameter.copy_(self._weights[f"init.params.{place}"])
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -232,8 +252,12 @@ class EvolvedOptimizer(Optimizer):
 
     def _set_up(self) -> None:
         """What is kept to save time, and follows from the rest."""
-        self._buckets = Buckets(self._learner, self._weights)
+        self._buckets = Buckets(self._learner, self._weights, self._parameters)
         self._ahead: tuple[object, tuple[Tensor, ...]] = (None, ())
+
+    def _check_model(self, *, complete: bool) -> None:
+        """Raise ValueError unless the parameters are those that the initialisation is for, or begin them."""
+        check_model(list(self._parameters()), self._learner, model_of(self._weights), complete=complete)
 
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)

@@ -19,8 +19,10 @@ from evometa.errors import GenomeError
 from evometa.genome.genes import Choice
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
-from evometa.trees import Tree
+from evometa.trees import Tree, under_prefix, with_prefix
 
+#: Weights of a genome that have an entry for each parameter of a model.
+_FLAT = ("init.params", "init.rates")
 _LEARNED = {"init": ("learned",)}
 #: A genome without these genes trains from the params that its tasks draw.
 INITIALISATION_SPACE = Space(
@@ -107,3 +109,35 @@ def last_layer_offset(layout: Layout) -> int:
         if len(segment.shape) > 1:
             return segment.offset
     raise GenomeError('init.adapts = "last_layer" needs a model with a weight matrix')
+
+
+def by_tensor(weights: Tree, layout: Layout) -> Tree:
+    """Weights of a genome with those of an initialisation cut into the tensors of a model of ``layout``.
+
+    So a file says which model they are for: ``init.params`` becomes ``init.params.0``, ``init.params.1``, …
+    with the shapes of the model's tensors.
+    """
+    shapes = {str(number): segment.shape for number, segment in enumerate(layout.segments)}
+    numbered = Layout.of(shapes)
+    found: Tree = {}
+    for name, value in weights.items():
+        found |= with_prefix(name, numbered.views(value)) if name in _FLAT else {name: value}
+    return found
+
+
+def joined(weights: Tree) -> Tree:
+    """The inverse of :func:`by_tensor`."""
+    layout = model_of(weights)
+    found = {name: value for name, value in weights.items() if not name.startswith("init.")}
+    for name in _FLAT:
+        if f"{name}.0" in weights:
+            found[name] = layout.flatten(under_prefix(name, weights))
+    return found
+
+
+def model_of(weights: Tree) -> Layout:
+    """The layout of the model that weights of :func:`by_tensor` are for, tensors named by their number."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    while (value := weights.get(f"{_FLAT[0]}.{len(shapes)}")) is not None:
+        shapes[str(len(shapes))] = tuple(value.shape)
+    return Layout.of(shapes)

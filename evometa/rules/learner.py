@@ -136,8 +136,8 @@ class Learner:
 
     @property
     def elementwise(self) -> bool:
-        """Whether a coordinate's step depends on no other coordinate, but through the loss."""
-        return self.rule.elementwise and not self.schedule.follows_steps
+        """Whether a coordinate's step depends neither on others, but through the loss, nor on its place."""
+        return self.rule.elementwise and not (self.schedule.follows_steps or self.scales_steps)
 
     @cached_property
     def has_learned_steps(self) -> bool:
@@ -189,9 +189,15 @@ class Learner:
 
     def step_scale(self, weights: Tree, layout: Layout) -> Tensor | None:
         """What the initialisation multiplies each coordinate's step by, ``(N,)``; None for nothing."""
-        if self.initialisation is None or not self.initialisation.scales:
+        if not self.scales_steps:
             return None
+        assert self.initialisation is not None
         return self.initialisation.scale(under_prefix("init", weights), layout)
+
+    @cached_property
+    def scales_steps(self) -> bool:
+        """Whether :meth:`step_scale` is anything."""
+        return self.initialisation is not None and self.initialisation.scales
 
     def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
         """State before the first step for params ``(T, N)``."""
@@ -253,8 +259,8 @@ class Learner:
 
     def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
         """Whether the rule's kernel serves here: it gives the next params, no step to follow or to scale."""
-        scales = self.initialisation is not None and self.initialisation.scales
-        return not (scales or self.schedule.follows_steps) and self.rule.has_kernel(grads, params)
+        followed = self.scales_steps or self.schedule.follows_steps
+        return not followed and self.rule.has_kernel(grads, params)
 
     def scaled_advance(
         self,
@@ -349,7 +355,8 @@ class Learner:
         step, new = self.rule.update(
             under_prefix("rule", weights), hyper, under_prefix("rule", state), grads, params, context
         )
-        step = step if scale is None else step * scale
+        if scale is not None:
+            step = step * scale
         after = with_prefix("rule", new)
         if self.schedule.follows_steps:
             after[LAST_STEP] = step

@@ -42,7 +42,7 @@ class Digits(TaskFamily):
         widths: hidden units a layer to sample from, for all splits; None: each split's own.
         depths: numbers of hidden layers; 0 is softmax regression. None: each split's own.
         activations: nonlinearities. None: each split's own.
-        inits: "kaiming", "xavier", "normal(STD)". None: each split's own.
+        inits: "kaiming", "xavier", "torch", "normal(STD)". None: each split's own.
         batch_size: images an inner step.
         pool: "split": each split has a third of the images to itself; "all": every task of every split
             trains on all 1,797 images and holds none out, which is the setting of Andrychowicz et al. 2016

@@ -12,7 +12,7 @@ from torch import Tensor
 from evometa.tasks.architectures import Architecture
 from evometa.tasks.base import Split, TaskBatch, TaskFamily
 from evometa.tasks.few_shot import EVALUATION_QUERIES, rows_of_tasks
-from evometa.tasks.mlp_model import ACTIVATIONS, INIT_PATTERN
+from evometa.tasks.mlp_model import ACTIVATIONS, INIT_PATTERN, INITS
 from evometa.tasks.options import check_choice, check_integer, check_request, refuse
 
 #: Ranges of amplitude, phase and input.
@@ -40,7 +40,7 @@ class Sinusoid(TaskFamily):
     width: int = 40
     depth: int = 2
     activation: str = "relu"
-    init: str = "kaiming"
+    init: str = "torch"
 
     name = "sinusoid"
     summary = "few-shot regression: sinusoids of random amplitude and phase, from a few points each"
@@ -53,7 +53,7 @@ class Sinusoid(TaskFamily):
             check_integer(self.name, "queries", self.queries, 1)
         check_choice(self.name, "activation", self.activation, tuple(ACTIVATIONS))
         if not INIT_PATTERN.fullmatch(str(self.init)):
-            raise refuse(self.name, "init", self.init, "'kaiming', 'xavier' or 'normal(STD)'")
+            raise refuse(self.name, "init", self.init, f"one of {INITS}")
 
     def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:
         """One batch of ``n_tasks`` curves."""
