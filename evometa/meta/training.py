@@ -225,12 +225,12 @@ def train_surrogate(part: Part, state: PartState) -> tuple[Tensor, Tensor]:
 
 
 def held_out_losses(part: Part, state: PartState) -> tuple[Tensor, Tensor]:
-    """The losses on the rows that tasks hold out; with a graph where grad mode is on."""
+    """The training loss on the rows that tasks hold out; with a graph where grad mode is on."""
     if torch.is_grad_enabled():
         losses, _ = loss_and_grad(part.tasks, state.carry.params, _held_out(part))
     else:
         _held_out(part)
-        losses = valid_losses(part.tasks, state.carry.params)
+        losses = valid_losses(replace(part.tasks, valid_loss=None), state.carry.params)
     losses = part.own_unit(losses)
     return losses, losses
 

@@ -9,6 +9,8 @@ from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.base import TaskFamily
 from evometa.tasks.digits import Digits
+from evometa.tasks.metric import Metric
+from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rosenbrock import Rosenbrock
@@ -19,7 +21,7 @@ from evometa.tasks.tabular import Tabular
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, Sinusoid):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields, Sinusoid):
     TASKS.add(_family.name, _family)
 
 
@@ -53,6 +55,12 @@ def build_family(use: str, options: Mapping[str, object]) -> TaskFamily:
     if not isinstance(family, TaskFamily):
         raise TaskError(f"task family {use!r} made a {type(family).__name__}, not a TaskFamily")
     return family
+
+
+def metric_of(name: str) -> Metric | None:
+    """The unit in which the family of that registered name tells its losses; None where it has none."""
+    found: Metric | None = getattr(TASKS[name], "metric", None) if name in TASKS else None
+    return found
 
 
 def _check_options(use: str, factory: Callable[..., object], options: Mapping[str, object]) -> None:
