@@ -125,10 +125,7 @@ class MLP:
 
     def loss(self, params: Tensor, batch: Batch) -> Tensor:
         """Mean loss () of one network ``params`` (N,) on a batch of one task."""
-        outputs = self.outputs(params, batch["x"])
-        if self.target == "class":
-            return F.cross_entropy(outputs, batch["y"])
-        return F.mse_loss(outputs.squeeze(-1), batch["y"])
+        return mean_loss(self.target, self.outputs(params, batch["x"]), batch["y"])
 
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
@@ -173,6 +170,11 @@ class MLP:
         return PerceptronTasks(
             x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
         )
+
+
+def mean_loss(target: Target, outputs: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of class scores (B, classes), or mean squared error of predictions (B, 1)."""
+    return F.cross_entropy(outputs, y) if target == "class" else F.mse_loss(outputs.squeeze(-1), y)
 
 
 def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from evometa.tasks.augmentation import OPTION, Augmentation, Augmented
 from evometa.tasks.base import TaskFamily
 from evometa.tasks.digits import Digits
 from evometa.tasks.linear_models import LinearModels
+from evometa.tasks.model_selection import ModelSelection
 from evometa.tasks.options import described
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rastrigin import Rastrigin
@@ -22,7 +23,16 @@ from evometa.tasks.tabular import Tabular
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, Rastrigin, LinearModels, SparseRecovery):
+for _family in (
+    Digits,
+    Tabular,
+    Quadratic,
+    Rosenbrock,
+    Rastrigin,
+    LinearModels,
+    SparseRecovery,
+    ModelSelection,
+):
     TASKS.add(_family.name, _family)
 
 

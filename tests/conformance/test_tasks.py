@@ -213,7 +213,9 @@ def test_splits_share_no_row(family: TaskFamily, name: str) -> None:
         assert not valid & test
 
 
-@pytest.mark.parametrize("default_family", ["digits", "tabular", "rosenbrock", "rastrigin", "linear_models"])
+@pytest.mark.parametrize(
+    "default_family", ["digits", "tabular", "rosenbrock", "rastrigin", "linear_models", "model_selection"]
+)
 def test_splits_share_no_architecture(default_family: str) -> None:
     family = build_family(default_family, {})
     shapes = [
