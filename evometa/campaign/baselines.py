@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 
 from evometa.campaign.blame import on_which_tasks
@@ -106,11 +107,14 @@ def _cacheable(source: TaskSource) -> bool:
 
 def _key(unit: TuningUnit, precision: Precision) -> str:
     """Names everything the result depends on, the versions that computed it included."""
-    versions: Sequence[str] = [
-        importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")
-    ]
-    facts = json.dumps([unit.rule, asdict(unit.wanted), unit.n_points, precision, *versions], sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()
+    facts = [unit.rule, asdict(unit.wanted), unit.n_points, precision, *_versions()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _versions() -> list[str]:
+    """Asked for once: metadata of packages is read from their files."""
+    return [importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")]
 
 
 def _read(cache: Path | None) -> dict[str, TunedBaseline]:

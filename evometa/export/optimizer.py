@@ -33,6 +33,7 @@ from evometa.export.checks import (
 from evometa.export.file import check_weights, learner_of, planned_horizon, read_export
 from evometa.export.placed import compute_dtype, layout_of, number
 from evometa.export.shards import local
+from evometa.export.whole_model import Numbered
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
 from evometa.rules.base import LastStep, StepContext
@@ -162,16 +163,16 @@ class EvolvedOptimizer(Optimizer):
         if not moving:
             return
         # A process may hold an empty part of a tensor, and counts the step all the same.
-        here = [(g, p) for g, p in moving if local(p).numel()]
+        with_them = moving if self._learner.rule.tensorwise else self._real_parameters()
+        here = [(g, p) for g, p in with_them if local(p).numel()]
         buckets = self._buckets.of(here, cast(States, self.state))
         climbs = loss is not None and all(groups[g]["maximize"] for g, _ in moving)
         last: LastStep | None = None
         if self._learner.schedule.follows_steps:
-            climbing = [bool(groups[bucket.group]["maximize"]) for bucket in buckets]
-            last = last_step(buckets, climbing, *self._home())
+            last = last_step(buckets, groups, *self._home())
         factor = self._advance_schedule(-cast(Tensor, loss) if climbs else loss, last)
         for bucket in buckets:
-            bucket.advance(factor, self._horizon, loss, groups[bucket.group])
+            bucket.advance(factor, self._horizon, loss, groups)
 
     def state_dict(self) -> StateDict:
         """As of any ``torch.optim`` optimizer, but a snapshot: training on does not change it."""
@@ -236,6 +237,10 @@ class EvolvedOptimizer(Optimizer):
 
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
+
+    def _real_parameters(self) -> list[Numbered]:
+        groups = self.param_groups
+        return [(g, p) for g, group in enumerate(groups) for p in group["params"] if p.is_floating_point()]
 
     def _home(self) -> tuple[torch.device, torch.dtype]:
         """Where the schedule computes: as the first parameter does."""

@@ -91,7 +91,8 @@ def valid_loss(part: PreparedTasks, task: int, params: Tensor) -> Tensor:
     held_out = part.tasks.valid_batch()
     if held_out is None:
         return params.new_tensor(torch.nan)
-    return part.tasks.loss(params, {name: value[task] for name, value in held_out.items()})
+    measure = part.tasks.valid_loss or part.tasks.loss
+    return measure(params, {name: value[task] for name, value in held_out.items()})
 
 
 def meta_gradients(

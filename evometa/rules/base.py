@@ -104,10 +104,15 @@ class UpdateRule(ABC):
 
     ``elementwise`` says that a coordinate's step depends on no other coordinate: a process that holds only a
     shard of a tensor steps it as the whole would be.
+
+    ``tensorwise`` says that a tensor's step depends on no other tensor: each may be stepped with others or by
+    itself. A rule that relates the tensors of a model to each other is not; an exported optimizer steps the
+    whole model with it at once, see :class:`evometa.export.buckets.Buckets`.
     """
 
     tasks_apart: ClassVar[bool] = False
     elementwise: bool = False
+    tensorwise: bool = True
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> Tree:
@@ -118,7 +123,8 @@ class UpdateRule(ABC):
         """State before the first step for params ``(T, N)``, in their dtype and device.
 
         Every tensor has the task axis T in front of its last axis or, for per-tensor statistics, as its
-        first; {} where a rule keeps nothing.
+        first; {} where a rule keeps nothing. What belongs to each tensor of the model stands side by side on
+        the last axis, in their order; what all tensors share has a last axis that does not grow with them.
         """
 
     @abstractmethod
@@ -182,6 +188,8 @@ class RuleFamily(ABC):
     summary: str
     #: whether its rules have weights φ of their own to meta-train
     learned: ClassVar[bool] = False
+    #: whether its steps have a derivative by the weights, without which none can be backpropagated to them
+    differentiable: bool = True
 
     @property
     @abstractmethod

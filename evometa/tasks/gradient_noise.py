@@ -36,6 +36,7 @@ def with_gradient_noise(tasks: TaskBatch, scale: float) -> TaskBatch:
             None if tasks.loss_and_grad is None else _NoisyLossAndGrad(tasks.loss_and_grad, scale)
         ),
         for_kernels=None,  # they know the tasks as they were
+        valid_loss=None if tasks.valid_loss is None else _NoisyLoss(tasks.valid_loss, scale),
     )
 
 

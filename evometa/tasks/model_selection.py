@@ -162,7 +162,7 @@ class ModelSelection(TaskFamily):
 
 
 def _pool(dataset: str, split: Split) -> Pool:
-    return digits.pool_of("split", split) if dataset == "digits" else tabular.pool_of(dataset, split)
+    return digits.image_pool("split", split) if dataset == "digits" else tabular.pool_of(dataset, split)
 
 
 def _shares(bounds: tuple[float, float], n_draws: int, generator: torch.Generator) -> list[float]:

@@ -31,6 +31,7 @@ def rescaled(tasks: TaskBatch, param_scale: Tensor, loss_scale: Tensor) -> TaskB
             None if tasks.loss_and_grad is None else _RescaledLossAndGrad(tasks.loss_and_grad, names)
         ),
         for_kernels=None,  # they know the tasks as they were
+        valid_loss=None if tasks.valid_loss is None else _RescaledLoss(tasks.valid_loss, names),
     )
 
 
