@@ -27,9 +27,9 @@ from evometa.tasks.base import Batch
 
 aten = torch.ops.aten
 
-#: What the network is trained to do: name a class (softmax, mean cross-entropy in nats) or give one number
-#: (mean squared error).
-Target = Literal["class", "value"]
+#: What the network is trained to do: name a class (softmax, mean cross-entropy in nats), or give one number
+#: or a vector (mean squared error).
+Target = Literal["class", "value", "vector"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def init_stds(init: str, n_inputs: int, n_outputs: int) -> tuple[float, float]:
 class MLP:
     """A perceptron with ``sizes`` = (inputs, hidden …, outputs); without hidden layers a linear model.
 
-    A batch holds ``x`` (B, inputs) and ``y`` (B,): class numbers, or real values where there is one output
-    and ``target`` is "value".
+    A batch holds ``x`` (B, inputs) and ``y``: class numbers (B,), real values (B,) where there is one output
+    and ``target`` is "value", or real vectors (B, outputs).
     """
 
     sizes: tuple[int, ...]
@@ -128,16 +128,16 @@ class MLP:
         outputs = self.outputs(params, batch["x"])
         if self.target == "class":
             return F.cross_entropy(outputs, batch["y"])
-        return F.mse_loss(outputs.squeeze(-1), batch["y"])
+        return F.mse_loss(outputs.squeeze(-1) if self.target == "value" else outputs, batch["y"])
 
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
+        """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B, …).
 
         Activations are kept as (P·T, features, B): a layer is then one batched product with its bias folded
         in, and no operand is ever transposed in memory except the data.
         """
         x, y = batch["x"], batch["y"]
-        if mlp_kernel.serves(self.sizes, self.target, params, x, y):
+        if self.target != "vector" and mlp_kernel.serves(self.sizes, self.target, params, x, y):
             return mlp_kernel.loss_and_grad(self.sizes, self.activation, self.target, params, x, y)
         n_candidates, n_tasks, n_params = params.shape
         tensors = self.layout.views(params.reshape(-1, n_params))
@@ -168,7 +168,7 @@ class MLP:
     def for_kernels(self, params: Tensor, rows: Batch, indices: Tensor) -> PerceptronTasks | None:
         """See :data:`evometa.tasks.base.ForKernels`."""
         x, y = rows["x"], rows["y"]
-        if not mlp_kernel.serves(self.sizes, self.target, params, x, y):
+        if self.target == "vector" or not mlp_kernel.serves(self.sizes, self.target, params, x, y):
             return None
         return PerceptronTasks(
             x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
@@ -185,6 +185,6 @@ def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error (P, T) of outputs (P, T, 1, B) and its derivative by the outputs."""
-    residual = outputs - values.unsqueeze(1)
-    return residual.square().mean((2, 3)), residual * (2 / values.shape[-1])
+    """Mean squared error (P, T) of outputs (P, T, outputs, B) and its derivative by the outputs."""
+    residual = outputs - (values.unsqueeze(1) if values.dim() == 2 else values.mT)
+    return residual.square().mean((2, 3)), residual * (2 / (residual.shape[-2] * residual.shape[-1]))

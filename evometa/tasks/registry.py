@@ -9,8 +9,10 @@ from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.base import TaskFamily
 from evometa.tasks.conv import Conv
+from evometa.tasks.denoising import Denoising
 from evometa.tasks.digits import Digits
 from evometa.tasks.options import described
+from evometa.tasks.patch_transformer import PatchTransformerTasks
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rosenbrock import Rosenbrock
 from evometa.tasks.tabular import Tabular
@@ -19,7 +21,7 @@ from evometa.tasks.tabular import Tabular
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, Conv):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, Conv, PatchTransformerTasks, Denoising):
     TASKS.add(_family.name, _family)
 
 
