@@ -10,12 +10,14 @@ from evometa.registry import Registry
 from evometa.tasks.augmentation import OPTION, Augmentation, Augmented
 from evometa.tasks.base import TaskFamily
 from evometa.tasks.conv import Conv
+from evometa.tasks.denoising import Denoising
 from evometa.tasks.digits import Digits
 from evometa.tasks.linear_models import LinearModels
 from evometa.tasks.metric import Metric
 from evometa.tasks.model_selection import ModelSelection
 from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
+from evometa.tasks.patch_transformer import PatchTransformerTasks
 from evometa.tasks.physics_informed import PhysicsInformed
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rastrigin import Rastrigin
@@ -41,6 +43,8 @@ for _family in (
     PhysicsInformed,
     Sinusoid,
     ModelSelection,
+    PatchTransformerTasks,
+    Denoising,
 ):
     TASKS.add(_family.name, _family)
 
