@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.base import TaskFamily
+from evometa.tasks.control import Control
 from evometa.tasks.digits import Digits
 from evometa.tasks.metric import Metric
 from evometa.tasks.neural_fields import NeuralFields
@@ -21,7 +22,7 @@ from evometa.tasks.tabular import Tabular
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields, PhysicsInformed):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields, PhysicsInformed, Control):
     TASKS.add(_family.name, _family)
 
 

@@ -47,13 +47,14 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "fourier fields": lambda: build_family(
         "neural_fields", {"kind": "fourier", "patch": 8, "batch_size": 16}
     ),
+    "by score": lambda: build_family("control", {"gradient": "score_function", "horizon": 4}),
     "supervised": user_family,
 }
 #: What does not hold data, and what shares its data between splits because its options say so.
 WITHOUT_DATA = {"quadratic", "open_l2o", "rosenbrock"}
 SHARES_ROWS = {"all digits"}
-#: Whose rows are places in a domain, alike in all splits: what a split has to itself, their own tests say.
-PLACES = {"neural_fields", "fourier fields", "physics_informed"}
+#: Whose rows are places in a domain or episodes: what a split has to itself, their own tests say.
+PLACES = {"neural_fields", "fourier fields", "physics_informed", "control", "by score"}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
