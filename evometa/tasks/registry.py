@@ -9,6 +9,7 @@ from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.augmentation import OPTION, Augmentation, Augmented
 from evometa.tasks.base import TaskFamily
+from evometa.tasks.control import Control
 from evometa.tasks.conv import Conv
 from evometa.tasks.denoising import Denoising
 from evometa.tasks.digits import Digits
@@ -45,6 +46,7 @@ for _family in (
     ModelSelection,
     PatchTransformerTasks,
     Denoising,
+    Control,
 ):
     TASKS.add(_family.name, _family)
 

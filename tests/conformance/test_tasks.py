@@ -57,6 +57,7 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "fourier fields": lambda: build_family(
         "neural_fields", {"kind": "fourier", "patch": 8, "batch_size": 16}
     ),
+    "by score": lambda: build_family("control", {"gradient": "score_function", "horizon": 4}),
     "supervised": user_family,
 }
 #: What does not hold data, and what shares its data between splits because its options say so.
@@ -74,8 +75,8 @@ WITHOUT_DATA = {
 SHARES_ROWS = {"all digits"}
 #: What draws rows of its own for every task, from one distribution.
 MAKES_ROWS = {"sinusoid"}
-#: Whose rows are places in a domain, alike in all splits: what a split has to itself, their own tests say.
-PLACES = {"neural_fields", "fourier fields", "physics_informed"}
+#: Whose rows are places in a domain or episodes: what a split has to itself, their own tests say.
+PLACES = {"neural_fields", "fourier fields", "physics_informed", "control", "by score"}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
