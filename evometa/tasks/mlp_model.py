@@ -141,6 +141,11 @@ class MLP:
             return F.cross_entropy(outputs, batch["y"])
         return F.mse_loss(outputs if self.target == "values" else outputs.squeeze(-1), batch["y"])
 
+    def error(self, params: Tensor, batch: Batch) -> Tensor:
+        """Share () of the rows of a batch of one task that one classifier ``params`` (N,) names wrong."""
+        named = self.outputs(params, batch["x"]).argmax(dim=-1)
+        return (named != batch["y"]).to(params.dtype).mean()
+
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
 

@@ -9,6 +9,8 @@ from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.base import TaskFamily
 from evometa.tasks.digits import Digits
+from evometa.tasks.few_shot_digits import FewShotDigits
+from evometa.tasks.few_shot_glyphs import FewShotGlyphs
 from evometa.tasks.metric import Metric
 from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
@@ -21,7 +23,7 @@ from evometa.tasks.tabular import Tabular
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields, Sinusoid):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields, Sinusoid, FewShotGlyphs, FewShotDigits):
     TASKS.add(_family.name, _family)
 
 
