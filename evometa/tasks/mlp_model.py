@@ -138,6 +138,11 @@ class MLP:
         """Mean loss () of one network ``params`` (N,) on a batch of one task."""
         return mean_loss(self.target, self.outputs(params, batch["x"]), batch["y"])
 
+    def error(self, params: Tensor, batch: Batch) -> Tensor:
+        """Share () of the rows of a batch of one task that one classifier ``params`` (N,) names wrong."""
+        named = self.outputs(params, batch["x"]).argmax(dim=-1)
+        return (named != batch["y"]).to(params.dtype).mean()
+
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
 

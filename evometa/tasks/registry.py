@@ -13,6 +13,8 @@ from evometa.tasks.control import Control
 from evometa.tasks.conv import Conv
 from evometa.tasks.denoising import Denoising
 from evometa.tasks.digits import Digits
+from evometa.tasks.few_shot_digits import FewShotDigits
+from evometa.tasks.few_shot_glyphs import FewShotGlyphs
 from evometa.tasks.linear_models import LinearModels
 from evometa.tasks.metric import Metric
 from evometa.tasks.model_selection import ModelSelection
@@ -47,6 +49,8 @@ for _family in (
     PatchTransformerTasks,
     Denoising,
     Control,
+    FewShotGlyphs,
+    FewShotDigits,
 ):
     TASKS.add(_family.name, _family)
 
