@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from evometa.registry import Registry
+from evometa.rules.attention import AttentionFamily
 from evometa.rules.base import RuleFamily
+from evometa.rules.graph import GraphFamily
 from evometa.rules.hand_designed import HAND_DESIGNED
+from evometa.rules.hierarchical import HierarchicalFamily
 from evometa.rules.meta_lstm import MetaLSTMFamily
 from evometa.rules.mlp import MLPFamily
 from evometa.rules.recurrent import RecurrentFamily
@@ -13,7 +16,15 @@ from evometa.rules.schedule_learned import RecurrentScheduleFamily
 from evometa.rules.schedules import FORMULA_SCHEDULES
 
 RULES: Registry[RuleFamily] = Registry("rule", "evometa.rules")
-for _family in (*HAND_DESIGNED, RecurrentFamily(), MLPFamily(), MetaLSTMFamily()):
+for _family in (
+    *HAND_DESIGNED,
+    RecurrentFamily(),
+    MLPFamily(),
+    MetaLSTMFamily(),
+    HierarchicalFamily(),
+    AttentionFamily(),
+    GraphFamily(),
+):
     RULES.add(_family.name, _family)
 
 SCHEDULES: Registry[ScheduleFamily] = Registry("schedule", "evometa.schedules")
