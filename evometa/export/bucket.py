@@ -20,8 +20,8 @@ from evometa.export.recorded import Inputs, RecordedSteps, Recorders
 from evometa.export.shards import local
 from evometa.export.whole_model import Numbered, Options, WholeModel
 from evometa.layout import Layout
-from evometa.rules.base import StepContext
-from evometa.rules.learner import Learner
+from evometa.rules.base import LastStep, StepContext
+from evometa.rules.learner import LAST_STEP, Learner
 from evometa.trees import Tree
 
 
@@ -114,6 +114,15 @@ class Bucket:
                     )
                 own[name].copy_(value)
 
+    def last_step(self, options: Options) -> LastStep:
+        """How the gradients lie to the last step, for a schedule that follows steps.
+
+        That step is taken as it would be with the learning rates of now.
+        """
+        grads = self._gathered(options)[1][0]
+        step = self._own[LAST_STEP] * self._option(options, "lr")
+        return LastStep.of(-grads if self._maximize(options) else grads, step)
+
     def advance(self, factor: Tensor, horizon: int, loss: Tensor | None, options: Options) -> None:
         """Step all parameters by their gradients.
 
@@ -189,7 +198,7 @@ class Bucket:
     def _stepped(self, params: Tensor, grads: Tensor, context: StepContext, factor: Tensor) -> Tensor:
         """The next params ``(1, 1, N)``; the state is edited in place, and ``params`` may be."""
         learner, placed = self._learner, self._placed
-        if learner.rule.has_kernel(grads, params):
+        if learner.has_kernel(grads, params):
             many = StepContext(
                 context.layout,
                 context.step,

@@ -21,7 +21,8 @@ from evometa.export.bucket import Bucket, Scratch, compact
 from evometa.export.placed import Placed, compute_dtype
 from evometa.export.recorded import MOST_COORDINATES, Recorders
 from evometa.export.shards import local
-from evometa.export.whole_model import Numbered
+from evometa.export.whole_model import Numbered, Options
+from evometa.rules.base import LastStep
 from evometa.rules.learner import Learner
 from evometa.trees import Tree, tree_map
 
@@ -111,6 +112,15 @@ class Buckets:
             return None
         shared = self.placed(parameter.device, compute_dtype(parameter)).shared
         return int(state["step"]), *(tuple(state[name].flatten().tolist()) for name in sorted(shared))
+
+
+def last_step(
+    buckets: Sequence[Bucket], options: Options, device: torch.device, dtype: torch.dtype
+) -> LastStep:
+    """How all gradients together lie to the last step, each (1,), on ``device`` in ``dtype``."""
+    parts = [bucket.last_step(options) for bucket in buckets]
+    sums = [torch.stack([part.slope, part.grad_square, part.step_square]).to(device, dtype) for part in parts]
+    return LastStep(*torch.stack(sums).sum(dim=0).unbind())
 
 
 def _together(homeless: Sequence[Numbered], history: Sequence[Hashable]) -> Iterator[list[int]]:

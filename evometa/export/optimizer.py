@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from evometa.export.bucket import compact
-from evometa.export.buckets import Buckets, States
+from evometa.export.buckets import Buckets, States, last_step
 from evometa.export.checks import (
     Loss,
     as_loss,
@@ -36,7 +36,7 @@ from evometa.export.shards import local
 from evometa.export.whole_model import Numbered
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
-from evometa.rules.base import StepContext
+from evometa.rules.base import LastStep, StepContext
 from evometa.trees import Tree, tree_map
 
 #: Where ``state`` holds what belongs to the whole model: step count, horizon, the schedule's state.
@@ -167,7 +167,10 @@ class EvolvedOptimizer(Optimizer):
         here = [(g, p) for g, p in with_them if local(p).numel()]
         buckets = self._buckets.of(here, cast(States, self.state))
         climbs = loss is not None and all(groups[g]["maximize"] for g, _ in moving)
-        factor = self._advance_schedule(-cast(Tensor, loss) if climbs else loss)
+        last: LastStep | None = None
+        if self._learner.schedule.follows_steps:
+            last = last_step(buckets, groups, *self._home())
+        factor = self._advance_schedule(-cast(Tensor, loss) if climbs else loss, last)
         for bucket in buckets:
             bucket.advance(factor, self._horizon, loss, groups)
 
@@ -261,7 +264,7 @@ class EvolvedOptimizer(Optimizer):
         rule = self._learner.init_rule_state(weights, flat, layout_of((shape,)))
         return {"step": torch.tensor(0), **rule}
 
-    def _advance_schedule(self, loss: Tensor | None) -> Tensor:
+    def _advance_schedule(self, loss: Tensor | None, last: LastStep | None) -> Tensor:
         """The factor on this step, () or (1,); counts the step."""
         device, dtype = self._home()
         states = cast(States, self.state)
@@ -278,6 +281,7 @@ class EvolvedOptimizer(Optimizer):
                 number(n_steps, device, dtype),
                 number(self._horizon, device, dtype),
                 None if loss is None else loss.to(device, dtype),
+                last,
             )
             state = _cast(whole, device, dtype)
             factor, new = self._learner.factor(placed.weights, placed.hyper, state, context)

@@ -33,6 +33,28 @@ Hyper = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
+class LastStep:
+    """How the gradient here lies to the step u that led here, taken without its schedule's factor.
+
+    Sums over all coordinates of a model, each (T,); zeros before the first step.
+
+    Attributes:
+        slope: ⟨g, u⟩, the derivative of the loss here by the factor on that step.
+        grad_square: ‖g‖².
+        step_square: ‖u‖².
+    """
+
+    slope: Tensor
+    grad_square: Tensor
+    step_square: Tensor
+
+    @classmethod
+    def of(cls, grads: Tensor, step: Tensor) -> LastStep:
+        """The sums over gradients and the step before, both ``(T, N)``."""
+        return cls((grads * step).sum(-1), grads.square().sum(-1), step.square().sum(-1))
+
+
+@dataclass(frozen=True)
 class StepContext:
     """What a rule may know besides gradients and parameters.
 
@@ -42,12 +64,14 @@ class StepContext:
         horizon: () floating tensor, planned number of updates; step may exceed it after export.
         loss: (T,) training loss at the current parameters; None where the caller has none
             (``optimizer.step()`` without a loss). A rule that wants it defines what it does without.
+        last_step: for schedules that follow steps; None for all others.
     """
 
     layout: Layout
     step: Tensor
     horizon: Tensor
     loss: Tensor | None
+    last_step: LastStep | None = None
 
     @property
     def progress(self) -> Tensor:
@@ -164,6 +188,8 @@ class RuleFamily(ABC):
     summary: str
     #: whether its rules have weights φ of their own to meta-train
     learned: ClassVar[bool] = False
+    #: whether its steps have a derivative by the weights, without which none can be backpropagated to them
+    differentiable: bool = True
 
     @property
     @abstractmethod

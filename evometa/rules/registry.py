@@ -5,13 +5,16 @@ from __future__ import annotations
 from evometa.registry import Registry
 from evometa.rules.attention import AttentionFamily
 from evometa.rules.base import RuleFamily
+from evometa.rules.controller import CONTROLLERS
 from evometa.rules.graph import GraphFamily
 from evometa.rules.hand_designed import HAND_DESIGNED
 from evometa.rules.hierarchical import HierarchicalFamily
 from evometa.rules.meta_lstm import MetaLSTMFamily
 from evometa.rules.mlp import MLPFamily
+from evometa.rules.proximal import ProximalFamily
 from evometa.rules.recurrent import RecurrentFamily
 from evometa.rules.schedule_base import ScheduleFamily
+from evometa.rules.schedule_hypergradient import HypergradientFamily
 from evometa.rules.schedule_learned import RecurrentScheduleFamily
 from evometa.rules.schedules import FORMULA_SCHEDULES
 
@@ -21,6 +24,8 @@ for _family in (
     RecurrentFamily(),
     MLPFamily(),
     MetaLSTMFamily(),
+    ProximalFamily(),
+    *CONTROLLERS,
     HierarchicalFamily(),
     AttentionFamily(),
     GraphFamily(),
@@ -28,5 +33,5 @@ for _family in (
     RULES.add(_family.name, _family)
 
 SCHEDULES: Registry[ScheduleFamily] = Registry("schedule", "evometa.schedules")
-for _schedule in (*FORMULA_SCHEDULES, RecurrentScheduleFamily()):
+for _schedule in (*FORMULA_SCHEDULES, RecurrentScheduleFamily(), HypergradientFamily()):
     SCHEDULES.add(_schedule.name, _schedule)
