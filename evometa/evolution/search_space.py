@@ -49,7 +49,7 @@ class SearchSpace:
             if name not in known:
                 raise GenomeError(unknown("gene", name, known))
         bounded = {"meta.steps": {"high": max_meta_steps}, **HELD_UNLESS_NAMED, **limits}
-        return cls({name: space.restricted(bounded) for name, space in full.items()})
+        return cls({name: _restricted(name, space, bounded) for name, space in full.items()})
 
     @property
     def families(self) -> list[str]:
@@ -65,3 +65,11 @@ class SearchSpace:
         """Genes of a seed file made complete for this campaign; limited genes keep to their limit."""
         space = self[family]
         return space.complete(space.shared(genes))
+
+
+def _restricted(family: str, space: Space, limits: Mapping[str, object]) -> Space:
+    """The limited space; an error says of which family, for others may permit what this one does not."""
+    try:
+        return space.restricted(limits)
+    except GenomeError as error:
+        raise GenomeError(f"{error} (family {family!r})") from error
