@@ -125,6 +125,16 @@ class Learner:
         return self.rule.elementwise and not self.schedule.follows_steps
 
     @cached_property
+    def is_formula(self) -> bool:
+        """Whether weights move nothing but numbers in a formula, and there is no network."""
+        return self.rule_family.is_formula and not self.schedule_family.learned
+
+    @cached_property
+    def is_guarded(self) -> bool:
+        """Whether its steps are held back past the horizon."""
+        return self.has_weights and not self.is_formula
+
+    @cached_property
     def structure(self) -> tuple[str, Structural]:
         """What two genomes must share to run in one cohort: all but the continuous genes."""
         return (self.family, self.space.structural(dict(self.genes)))
@@ -301,11 +311,11 @@ class Learner:
     def guard(self, n_steps: int, horizon: int) -> float:
         """The factor on the step after ``n_steps`` updates, beside the schedule's; 1 within the horizon.
 
-        No weights were trained beyond it, where the steps that they make could be anything: each is held back
-        more than the one before, see :data:`GUARD_POWER`. A genome without weights goes on as it was. In a
-        campaign trainings end at the horizon, so only exported optimizers ask.
+        No network was trained beyond it, where the steps that it makes could be anything: each is held back
+        more than the one before, see :data:`GUARD_POWER`. A formula, its numbers trained or not, goes on as
+        it was. In a campaign trainings end at the horizon, so only exported optimizers ask.
         """
-        if not self.has_weights or n_steps < horizon:
+        if not self.is_guarded or n_steps < horizon:
             return 1.0
         return (horizon / (n_steps + 1)) ** GUARD_POWER
 
@@ -327,6 +337,16 @@ class Learner:
         if self.schedule.follows_steps:
             after[LAST_STEP] = step
         return step * (factor.unsqueeze(-1) if factor.dim() else factor), after
+
+    def absorbed(self, weights: Tree) -> tuple[dict[str, Value], Tree]:
+        """This learner's genes as far as they can say what ``weights`` make of it, and the weights left."""
+        genes, rule = self.rule_family.absorbed(dict(self.genes), under_prefix("rule", weights))
+        kept = with_prefix("schedule", under_prefix("schedule", weights))
+        return dict(genes), {**with_prefix("rule", rule), **kept}
+
+    def as_trained(self, weights: Tree) -> Learner:
+        """The learner to describe where ``weights`` act: its genes say what they can of them."""
+        return Learner.of(self.family, self.absorbed(weights)[0])
 
     def describe(self) -> str:
         """What the genome does, in words."""
