@@ -14,6 +14,7 @@ from evometa.rules.schedule_base import ScheduleFamily
 from evometa.rules.schedule_hypergradient import HypergradientFamily
 from evometa.rules.schedule_learned import RecurrentScheduleFamily
 from evometa.rules.schedules import FORMULA_SCHEDULES
+from evometa.rules.symbolic import SymbolicFamily
 
 RULES: Registry[RuleFamily] = Registry("rule", "evometa.rules")
 for _family in (
@@ -23,6 +24,7 @@ for _family in (
     MetaLSTMFamily(),
     ProximalFamily(),
     *CONTROLLERS,
+    SymbolicFamily(),
 ):
     RULES.add(_family.name, _family)
 
