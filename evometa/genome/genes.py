@@ -76,6 +76,10 @@ class Composite(Gene):
         """The numbers inside ``value`` by name; values of one skeleton have the same names."""
 
     @abstractmethod
+    def number_note(self, name: str) -> str:
+        """What a number of :meth:`numbers` is."""
+
+    @abstractmethod
     def skeleton(self, value: Value) -> Value:
         """A permitted value that stands for all values that differ from this one in their numbers alone."""
 

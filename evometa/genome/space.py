@@ -76,7 +76,10 @@ class Space:
 
     def note(self, name: str) -> str:
         """What a gene sets, or the gene that a number of :meth:`continuous` stands in."""
-        return self[name if name in self else name.rpartition(".")[0]].note
+        if name in self:
+            return self[name].note
+        owner = self[name.rpartition(".")[0]]
+        return owner.number_note(name) if isinstance(owner, Composite) else owner.note
 
     def union(self, *others: Iterable[Gene]) -> Space:
         """This space followed by the genes of other spaces; their conditions may name genes of this one."""

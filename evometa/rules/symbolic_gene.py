@@ -116,6 +116,11 @@ class Expression(Composite):
         constants = {constant_name(self.name, i): number for i, number in enumerate(found.constants)}
         return constants | {decay_name(self.name, i): one for i, one in enumerate(found.one_minus_decays)}
 
+    def number_note(self, name: str) -> str:
+        if name.startswith(constant_name(self.name, "")):
+            return "a constant of the formula, in their order"
+        return "1 − β of averages of the formula, in their order"
+
     def skeleton(self, value: Value) -> Value:
         return skeleton(str(value))
 
@@ -176,7 +181,7 @@ class Expression(Composite):
         return self.bounds.excess(tree) is None
 
 
-def constant_name(gene: str, index: int) -> str:
+def constant_name(gene: str, index: int | str) -> str:
     """The name of a constant among a rule's continuous genes."""
     return f"{gene}.constant{index}"
 

@@ -106,6 +106,10 @@ def test_both_exports_step_alike(campaign: Path) -> None:
     assert 'new["mean0"] / corrections["mean0"]' in files[1].read_text(encoding="utf-8")
 
 
+def test_the_campaign_is_sound(campaign: Path) -> None:
+    assert "sound" in given(campaign, "doctor")
+
+
 def loaded(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
