@@ -95,6 +95,8 @@ def _updates(
     rule, generator = learners[0].rule, torch_generator(0, "fingerprint")
     shape = (len(steps), _N_TASKS, _LAYOUT.size)
     start = torch.randn(shape[1:], generator=generator, dtype=torch.float64)
+    # Some so near zero that a step changes their sign, where thresholds act.
+    start = start * 10.0 ** torch.empty_like(start).uniform_(-6.0, 0.0, generator=generator)
     exponents = torch.empty(shape, dtype=torch.float64).uniform_(-3.0, 1.0, generator=generator)
     gradients = torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0**exponents
     losses = torch.rand(shape[:2], generator=generator, dtype=torch.float64)
