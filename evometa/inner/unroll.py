@@ -215,9 +215,9 @@ def valid_losses(tasks: TaskBatch, params: Tensor) -> Tensor:
     rows, batch = tasks.valid_rows, tasks.valid_batch()
     if rows is None or batch is None:
         return params.new_full(params.shape[:2], torch.nan)
-    if measured_by_kernel(tasks, params, rows.unsqueeze(1)) is not None:
+    if tasks.valid_loss is None and measured_by_kernel(tasks, params, rows.unsqueeze(1)) is not None:
         return loss_and_grad(tasks, params, batch)[0]  # its gradients cost less than PyTorch's losses
-    return losses_at(tasks.loss, params, batch)
+    return losses_at(tasks.valid_loss or tasks.loss, params, batch)
 
 
 def record_of(tasks: TaskBatch, history: Tensor, valid_losses: Tensor) -> UnrollRecord:

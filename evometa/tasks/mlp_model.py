@@ -27,9 +27,9 @@ from evometa.tasks.base import Batch
 
 aten = torch.ops.aten
 
-#: What the network is trained to do: name a class (softmax, mean cross-entropy in nats) or give one number
-#: (mean squared error).
-Target = Literal["class", "value"]
+#: What the network is trained to do: name a class (softmax, mean cross-entropy in nats), give one number, or
+#: give several (mean squared error).
+Target = Literal["class", "value", "values"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def init_stds(init: str, n_inputs: int, n_outputs: int) -> tuple[float, float]:
 class MLP:
     """A perceptron with ``sizes`` = (inputs, hidden …, outputs); without hidden layers a linear model.
 
-    A batch holds ``x`` (B, inputs) and ``y`` (B,): class numbers, or real values where there is one output
-    and ``target`` is "value".
+    A batch holds ``x`` (B, inputs) and ``y``: class numbers (B,), real values (B,) where there is one output
+    and ``target`` is "value", or (B, outputs) where it is "values".
     """
 
     sizes: tuple[int, ...]
@@ -102,6 +102,11 @@ class MLP:
         )
 
     @property
+    def nonlinearity(self) -> Activation:
+        """Of the hidden layers."""
+        return ACTIVATIONS[self.activation]
+
+    @property
     def _layers(self) -> list[tuple[int, int]]:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
 
@@ -119,7 +124,7 @@ class MLP:
         hidden = x
         for layer in range(len(self._layers)):
             if layer:
-                hidden = ACTIVATIONS[self.activation].forward(hidden)
+                hidden = self.nonlinearity.forward(hidden)
             hidden = F.linear(hidden, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
         return hidden
 
@@ -128,7 +133,7 @@ class MLP:
         outputs = self.outputs(params, batch["x"])
         if self.target == "class":
             return F.cross_entropy(outputs, batch["y"])
-        return F.mse_loss(outputs.squeeze(-1), batch["y"])
+        return F.mse_loss(outputs if self.target == "values" else outputs.squeeze(-1), batch["y"])
 
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
@@ -137,13 +142,13 @@ class MLP:
         in, and no operand is ever transposed in memory except the data.
         """
         x, y = batch["x"], batch["y"]
-        if mlp_kernel.serves(self.sizes, self.target, params, x, y):
+        if self.target != "values" and mlp_kernel.serves(self.sizes, self.target, params, x, y):
             return mlp_kernel.loss_and_grad(self.sizes, self.activation, self.target, params, x, y)
         n_candidates, n_tasks, n_params = params.shape
         tensors = self.layout.views(params.reshape(-1, n_params))
         weights = [tensors[f"{layer}.weight"] for layer in range(len(self._layers))]
         biases = [tensors[f"{layer}.bias"].unsqueeze(-1) for layer in range(len(self._layers))]
-        activation = ACTIVATIONS[self.activation]
+        activation = self.nonlinearity
 
         columns = x.mT.contiguous()
         hidden = [columns.expand(n_candidates, *columns.shape).reshape(-1, *columns.shape[1:])]
@@ -153,8 +158,11 @@ class MLP:
                 hidden.append(activation.forward(scores[-1]))
             scores.append(torch.baddbmm(bias, weight, hidden[-1]))
 
-        head = _cross_entropy_head if self.target == "class" else _squared_error_head
-        losses, delta = head(scores[-1].reshape(n_candidates, n_tasks, *scores[-1].shape[1:]), y)
+        outputs = scores[-1].reshape(n_candidates, n_tasks, *scores[-1].shape[1:])
+        if self.target == "class":
+            losses, delta = cross_entropy_head(outputs, y)
+        else:
+            losses, delta = squared_error_head(outputs, y.mT if self.target == "values" else y.unsqueeze(1))
         delta = delta.flatten(0, 1)
         parts: list[Tensor] = []
         for layer in reversed(range(len(weights))):
@@ -168,14 +176,14 @@ class MLP:
     def for_kernels(self, params: Tensor, rows: Batch, indices: Tensor) -> PerceptronTasks | None:
         """See :data:`evometa.tasks.base.ForKernels`."""
         x, y = rows["x"], rows["y"]
-        if not mlp_kernel.serves(self.sizes, self.target, params, x, y):
+        if self.target == "values" or not mlp_kernel.serves(self.sizes, self.target, params, x, y):
             return None
         return PerceptronTasks(
             x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
         )
 
 
-def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy (P, T) of scores (P, T, classes, B) and its derivative by the scores."""
     n_candidates, n_tasks, n_classes, n_rows = scores.shape
     log_probabilities = scores.log_softmax(2)
@@ -184,7 +192,7 @@ def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
     return -picked.mean((2, 3)), (log_probabilities.exp() - one_hot) / n_rows
 
 
-def _squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error (P, T) of outputs (P, T, 1, B) and its derivative by the outputs."""
-    residual = outputs - values.unsqueeze(1)
-    return residual.square().mean((2, 3)), residual * (2 / values.shape[-1])
+def squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error (P, T) of outputs (P, T, C, B) against (T, C, B), its derivative by the outputs."""
+    residual = outputs - values
+    return residual.square().mean((2, 3)), residual * (2 / (values.shape[-2] * values.shape[-1]))
