@@ -66,10 +66,10 @@ def numbers(records: list[UnrollRecord]) -> np.ndarray:
     return np.concatenate(each)
 
 
-def trained_in_chunks(members: list[Candidate], wanted: TaskRequest) -> list[np.ndarray]:
+def trained_in_chunks(members: list[Candidate], wanted: TaskRequest, dtype: torch.dtype) -> list[np.ndarray]:
     """By chunks of 1, 2 and all candidates."""
     return [
-        numbers([evaluate(chunk, wanted, DEVICE) for chunk in in_chunks(members, size)])
+        numbers([evaluate(chunk, wanted, DEVICE, dtype) for chunk in in_chunks(members, size)])
         for size in (1, 2, N_CANDIDATES)
     ]
 
@@ -86,15 +86,19 @@ def trained_in_chunks(members: list[Candidate], wanted: TaskRequest) -> list[np.
 )
 def test_a_training_is_the_same_in_every_chunk(name: str, draw: str | int, kernels: bool, tasks: str) -> None:
     members = candidates(name, draw)
+    probe = torch.zeros((1, 1, 1), device=DEVICE)
+    if kernels and RULES[name].learned and not members[0].learner.rule.has_kernel(probe, probe):
+        pytest.skip("there is no kernel here")
     with nullcontext() if kernels else native.disabled():
-        probe = torch.zeros((1, 1, 1), device=DEVICE)
         exact = members[0].learner.rule.has_kernel(probe, probe) or (ON_CPU and not RULES[name].learned)
-        *parts, whole = trained_in_chunks(members, TASKS[tasks])
+        # Learning rates may be such that a training multiplies every rounding.
+        dtype = torch.float32 if exact else torch.float64
+        *parts, whole = trained_in_chunks(members, TASKS[tasks], dtype)
     for found in parts:
         if exact:
             np.testing.assert_array_equal(found, whole)
         else:
-            np.testing.assert_allclose(found, whole, rtol=1e-4)
+            np.testing.assert_allclose(found, whole, rtol=1e-6)
 
 
 def test_a_candidate_that_diverges_is_recorded_alike_with_and_without_others() -> None:

@@ -165,7 +165,7 @@ def test_the_steps_of_the_whole_model_count(case: Case) -> None:
     """A tensor that joins after the horizon begins afresh, but the model is where it is."""
     early, late = parameters([(3, 4)]), parameters([(3,), ()], seed=1)
     optimizer = evolved(case, early, schedule="constant")
-    is_learned = optimizer._learner.has_weights
+    is_guarded = optimizer._learner.is_guarded
     train(early, optimizer, range(2 * HORIZON - 1))
     optimizer.zero_grad()
     optimizer.add_param_group({"params": late})
@@ -174,6 +174,6 @@ def test_the_steps_of_the_whole_model_count(case: Case) -> None:
     for params, each in ((late, optimizer), (alone, fresh)):
         give_gradients(params, 0)
         each.step(loss=loss_at(0))
-    share = 0.5**GUARD_POWER if is_learned else 1.0
+    share = 0.5**GUARD_POWER if is_guarded else 1.0
     for start, joined, first in zip(before, late, alone, strict=True):
         torch.testing.assert_close(joined - start, share * (first - start), rtol=1e-7, atol=1e-12)

@@ -261,7 +261,7 @@ def test_tensors_of_any_shape_and_strides_are_stepped_as_if_alone(
     params, apart = parameters(ALL_SHAPES), parameters(ALL_SHAPES)
     params[4] = nn.Parameter(apart[4].detach().T.contiguous().T)
     params[6] = nn.Parameter(apart[6].detach().to(memory_format=torch.channels_last))
-    frozen = nn.Parameter(torch.ones(3, device=DEVICE), requires_grad=False)
+    frozen = nn.Parameter(torch.ones(3, dtype=torch.float64, device=DEVICE), requires_grad=False)
     whole = nn.Parameter(torch.tensor([1, 2], device=DEVICE), requires_grad=False)
     tensorwise = evolved(case, apart)._learner.rule.tensorwise
     alone = [evolved(case, own) for own in ([[p] for p in apart] if tensorwise else [[*apart, frozen]])]

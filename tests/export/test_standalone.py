@@ -69,6 +69,12 @@ def files(drawn: Drawn, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_all(CASES, drawn, tmp_path_factory.mktemp("standalone"))
 
 
+def is_shortened(genome: Genome) -> bool:
+    """Whether the file has another formula, in which nothing cancels out."""
+    family = RULES[genome.family]
+    return family.simplified(genome.genes) != genome.genes
+
+
 def assert_steps_as_the_library(drawn: Drawn, folder: Path, case: Case) -> None:
     genome, weights = drawn(*case)
     reached: dict[str, Tensor] = torch.load(folder / f"{module_name(case)}.trained.pt", weights_only=True)
@@ -79,7 +85,10 @@ def assert_steps_as_the_library(drawn: Drawn, folder: Path, case: Case) -> None:
                 dtype,
                 interrupted=False,
             )
-            assert torch.equal(reached[str(dtype)], expected)
+            if is_shortened(genome):
+                torch.testing.assert_close(reached[str(dtype)], expected, rtol=1e-4, atol=1e-5)
+            else:
+                assert torch.equal(reached[str(dtype)], expected)
             assert not torch.equal(expected[0], expected[-1])
 
 
