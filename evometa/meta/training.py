@@ -65,7 +65,10 @@ Recorded = Callable[[Cohort, Part, PartState, int, int], Trained | None]
 
 def start(cohort: Cohort, parts: Sequence[Part]) -> Training:
     """Fresh models, the same for all candidates, and each learner's first state."""
-    return tuple(_measured(part, begin(cohort, part.tasks.layout, part.params)) for part in parts)
+    return tuple(
+        _measured(part, begin(cohort, part.tasks.layout, part.params, part.tasks.gradient_delay))
+        for part in parts
+    )
 
 
 def train(
