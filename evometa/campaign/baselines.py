@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
+import platform
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -107,7 +108,8 @@ def _cacheable(source: TaskSource) -> bool:
 def _key(unit: TuningUnit, precision: Precision) -> str:
     """Names everything the result depends on, the versions that computed it included."""
     versions: Sequence[str] = [
-        importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")
+        platform.python_version(),  # the task family "text" reads what Python ships
+        *(importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")),
     ]
     facts = json.dumps([unit.rule, asdict(unit.wanted), unit.n_points, precision, *versions], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()

@@ -16,12 +16,13 @@ from evometa.tasks.patch_transformer import PatchTransformerTasks
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rosenbrock import Rosenbrock
 from evometa.tasks.tabular import Tabular
+from evometa.tasks.text import Text
 
 #: What makes a family from its options: a TaskFamily class, or any function that returns a family.
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, Conv, PatchTransformerTasks, Denoising):
+for _family in (Digits, Tabular, Quadratic, Rosenbrock, Conv, PatchTransformerTasks, Denoising, Text):
     TASKS.add(_family.name, _family)
 
 
