@@ -9,6 +9,7 @@ from typing import Literal
 from evometa.bench.figures import TARGET_AT, BenchFigures, n_solved
 from evometa.bench.generalisation import GeneralisationRow
 from evometa.bench.measure import ADAM_STEPS, Results
+from evometa.bench.metrics import mean_metrics
 from evometa.bench.spec import YARDSTICK, BenchSpec, GenomeFile
 from evometa.bench.statistics import Estimate
 from evometa.bench.timing import BATCH_SIZE, SIZES, StepTime
@@ -152,12 +153,15 @@ def _facts(
     best = min((one for one in found.entrants if one.entry.kind == "baseline"), key=lambda one: -one.score)
     solved = n_solved(results, found)
     caution = {"caution": solved_text(solved, len(results.tasks))} if solved else {}
+    told, adams = mean_metrics(results, ours.entry), mean_metrics(results, adam.entry)
+    metrics = {f"{title} at the end": f"{told[title]:.4g} (tuned Adam {adams[title]:.4g})" for title in told}
     reached = int((ours.steps_to_target <= results.spec.horizon).sum())
     return {
         **caution,
         "rule": f"{candidate.family}, schedule {candidate.genes.get('schedule', 'constant')}",
         "trained horizon": f"{genome.horizon:,} steps" if genome.horizon else "not recorded",
         "final loss over tuned Adam's": shown(ours.final_ratio),
+        **metrics,
         "a run ends lower than Adam's with probability": shown(ours.improvement),
         f"as low as tuned Adam after {TARGET_AT:.0%} of the steps": f"{reached} of {len(results.tasks)} "
         "tasks",

@@ -20,6 +20,7 @@ from evometa.inner.task_set import TaskRequest, request
 from evometa.objectives.baseline import baseline_candidate, tune
 from evometa.rng import derive_seed, numpy_generator
 from evometa.tasks.base import Split
+from evometa.tasks.registry import metric_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,6 +51,8 @@ class Comparison:
         interval: 95 % bootstrap interval of ``difference`` over tasks (percentile, 10,000 resamples).
         wins: share of tasks on which the genome ends lower.
         n_lost: the genome's runs that diverged; they count with their initial loss.
+        metric: title of the unit that the family tells its losses in; None for most.
+        genome_metric, rival_metric: means of the final losses in that unit; None without.
     """
 
     rival: str
@@ -63,6 +66,9 @@ class Comparison:
     interval: tuple[float, float]
     wins: float
     n_lost: int
+    metric: str | None = None
+    genome_metric: float | None = None
+    rival_metric: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -98,6 +104,7 @@ def compare(
     mine = evaluate([candidate], held_out, device)
     theirs = evaluate([baseline_candidate(rival.rule, tuned.lr, rival.genes)], held_out, device)
     a, b = _finals(mine)[0], _finals(theirs)[0]
+    metric = metric_of(mine.family)
     return Comparison(
         rival=rival.label,
         learning_rate=tuned.lr,
@@ -110,6 +117,9 @@ def compare(
         interval=_interval(a - b, seed),
         wins=float((a < b).mean()),
         n_lost=int((mine.status[0] != "complete").sum()),
+        metric=metric.title if metric else None,
+        genome_metric=float(metric.of(a).mean()) if metric else None,
+        rival_metric=float(metric.of(b).mean()) if metric else None,
     )
 
 

@@ -17,11 +17,13 @@ from evometa.bench.baselines import named
 from evometa.bench.figures import TARGET_AT, BenchFigures, Figures
 from evometa.bench.generalisation import GeneralisationRow
 from evometa.bench.measure import ADAM_STEPS, Results
+from evometa.bench.metrics import final_metrics
 from evometa.bench.spec import BenchSpec, GenomeFile
 from evometa.bench.speedup import DECAY
 from evometa.bench.speedup_estimates import Bounded
 from evometa.bench.statistics import Estimate
 from evometa.bench.timing import StepTime
+from evometa.tasks.registry import metric_of
 
 FORMAT = "evometa.bench"
 #: Counts changes of what the keys mean.
@@ -49,7 +51,8 @@ def document(
         "settings": _settings(spec),
         "pool": found.pool,
         "tasks": [
-            {"task": task.label, "family": task.family, "source": task.source, "target": float(target)}
+            {"task": task.label, "family": task.family, "source": task.source, "target": float(target),
+             "metric": metric.title if (metric := metric_of(task.family)) else None}
             for task, target in zip(results.tasks, found.targets, strict=True)
         ],
         "entrants": [_entrant(results, one, genomes.get(one.entry.label)) for one in found.entrants],
@@ -118,6 +121,7 @@ def _settings(spec: BenchSpec) -> dict[str, object]:
 def _entrant(results: Results, one: Figures, genome: GenomeFile | None) -> dict[str, object]:
     entry = one.entry
     there = [task.label for task, on in zip(results.tasks, entry.on, strict=True) if on]
+    metrics = [value for value, on in zip(final_metrics(results, entry), entry.on, strict=True) if on]
     by_task = one.speedup.by_task if one.speedup else [None] * len(there)
     found: dict[str, object] = {
         "label": entry.label,
@@ -130,9 +134,9 @@ def _entrant(results: Results, one: Figures, genome: GenomeFile | None) -> dict[
         "state_bytes_per_param": entry.state_bytes_per_param,
         "tasks": [
             {"task": task, "speedup": _bounded(bound), "final_ratio": _estimate(ratio),
-             "steps_to_target": float(steps)}
-            for task, bound, ratio, steps in zip(
-                there, by_task, one.final_ratios, one.steps_to_target, strict=True
+             "steps_to_target": float(steps), "final_metric": metric}
+            for task, bound, ratio, steps, metric in zip(
+                there, by_task, one.final_ratios, one.steps_to_target, metrics, strict=True
             )
         ],
     }  # fmt: skip

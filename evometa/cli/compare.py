@@ -79,7 +79,8 @@ def compare(
                 )
                 rows.append({"tasks": source.use, **vars(found), "verdict": found.verdict})
     title = f"{chosen.family} {chosen.id} of {campaign} on {n_tasks} {split} tasks, final loss"
-    emit(Listing(title, _COLUMNS, rows), form)
+    told = any(row["metric"] for row in rows) or form is not Format.TABLE
+    emit(Listing(title, (*_COLUMNS, *(_METRIC if told else ())), rows), form)
 
 
 _COLUMNS = (
@@ -95,6 +96,11 @@ _COLUMNS = (
     Column("wins", "share of\ntasks won"),
     Column("n_lost", "diverged"),
     Column("verdict", "genome is"),
+)
+_METRIC = (
+    Column("metric", "in other\nwords"),
+    Column("genome_metric", "genome\nmean"),
+    Column("rival_metric", "rule\nmean"),
 )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from math import nan
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
@@ -17,7 +18,16 @@ from evometa.evolution.search_space import full_space
 from evometa.genome.genome import Genome
 from evometa.rules.cost import Cost, measure_cost
 from evometa.rules.learner import Learner
-from evometa.store import CampaignStore, Evaluation
+from evometa.store import CampaignStore, Evaluation, TaskResult
+from evometa.tasks.registry import metric_of
+
+#: Losses of a run, and how they are headed.
+_TOLD = {
+    "initial_loss": "at the start",
+    "final_loss": "at the end",
+    "valid_loss": "held out",
+    "reference_loss": "tuned Adam's\nat the end",
+}
 
 
 def genome_report(store: CampaignStore, genome_id: str) -> Report:
@@ -33,6 +43,7 @@ def genome_report(store: CampaignStore, genome_id: str) -> Report:
         (
             Section("genes", _genes(genome)),
             Section("values", _values(store, genome, none)),
+            *_metrics(store, genome),
             Section("evaluations", _evaluations(store, genome, none)),
             _lineage(store, genome),
         ),
@@ -69,7 +80,7 @@ def _per_parameter(unit: str) -> Callable[[float], str]:
 
 
 def _genes(genome: Genome) -> Listing:
-    space = full_space(genome.family)
+    space = full_space(genome.family, initialisation="init" in genome.genes)
     rows = [
         {"gene": name, "value": value, "allowed": space[name].allowed, "note": space[name].note}
         for name, value in genome.genes.items()
@@ -97,6 +108,29 @@ def _values(store: CampaignStore, genome: Genome, none: str) -> Listing:
         *(Column(o.name, f"{o.name} [{o.unit}]" if o.unit else o.name) for o in objectives),
     ]
     return Listing("Objective values", columns, rows, empty=none)
+
+
+def _metrics(store: CampaignStore, genome: Genome) -> list[Section]:
+    """Means of the completed runs' losses in the units that their families tell them in, if any do."""
+    pooled: dict[tuple[str, str, str], list[TaskResult]] = {}
+    for evaluation in store.evaluations(genome_ids=[genome.id]):
+        for run in evaluation.tasks:
+            if run.status == "complete":
+                pooled.setdefault((evaluation.purpose, evaluation.split, run.family), []).append(run)
+    rows: list[dict[str, object]] = []
+    for (purpose, split, family), runs in pooled.items():
+        if (metric := metric_of(family)) is None:
+            continue
+        losses = {name: np.array([getattr(run, name) for run in runs]) for name in _TOLD}
+        means = {name: float(metric.of(values).mean()) for name, values in losses.items()}
+        named = {"purpose": purpose, "split": split, "family": family, "metric": metric.title}
+        rows.append({**named, "runs": len(runs), **means})
+    columns = [
+        *map(Column, ("purpose", "split", "family", "metric", "runs")),
+        *(Column(name, title) for name, title in _TOLD.items()),
+    ]
+    listing = Listing("Losses in the units of their families", columns, rows)
+    return [Section("metrics", listing)] if rows else []
 
 
 def _evaluations(store: CampaignStore, genome: Genome, none: str) -> Listing:

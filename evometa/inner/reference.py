@@ -91,7 +91,8 @@ def valid_loss(part: PreparedTasks, task: int, params: Tensor) -> Tensor:
     rows = part.tasks.valid_rows
     if rows is None:
         return params.new_tensor(torch.nan)
-    return part.tasks.loss(params, _own_batch(part.tasks, rows, task))
+    measure = part.tasks.valid_loss or part.tasks.loss
+    return measure(params, _own_batch(part.tasks, rows, task))
 
 
 def meta_gradients(

@@ -54,12 +54,22 @@ class UnrollState:
 
 
 def begin(cohort: Cohort, layout: Layout, params: Tensor) -> UnrollState:
-    """The state before the first step; every candidate starts from the same ``params`` ``(T, N)``."""
+    """The state before the first step.
+
+    Every candidate starts from the same ``params`` ``(T, N)``, unless its initialisation is learned: then all
+    its tasks start there, with a graph to its weights where grad mode is on. Raises GenomeError where that is
+    for another size of model.
+    """
+    learned = cohort.learner.initial_params(cohort.weights, layout)
+    if learned is None:
+        starts = params.repeat(cohort.n_candidates, 1, 1)
+    else:
+        starts = learned.to(params.dtype).unsqueeze(1).repeat(1, len(params), 1)
     states = []
     for index in range(cohort.n_candidates):
         weights, _ = cohort.member(index)
-        states.append(cohort.learner.init_state(weights, params, layout))
-    return UnrollState(params.repeat(cohort.n_candidates, 1, 1), stack(states), 0)
+        states.append(cohort.learner.init_state(weights, starts[index], layout))
+    return UnrollState(starts, stack(states), 0)
 
 
 def loss_and_grad(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -215,9 +225,9 @@ def valid_losses(tasks: TaskBatch, params: Tensor) -> Tensor:
     rows, batch = tasks.valid_rows, tasks.valid_batch()
     if rows is None or batch is None:
         return params.new_full(params.shape[:2], torch.nan)
-    if measured_by_kernel(tasks, params, rows.unsqueeze(1)) is not None:
+    if tasks.valid_loss is None and measured_by_kernel(tasks, params, rows.unsqueeze(1)) is not None:
         return loss_and_grad(tasks, params, batch)[0]  # its gradients cost less than PyTorch's losses
-    return losses_at(tasks.loss, params, batch)
+    return losses_at(tasks.valid_loss or tasks.loss, params, batch)
 
 
 def record_of(tasks: TaskBatch, history: Tensor, valid_losses: Tensor) -> UnrollRecord:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+from torch import Tensor
+
 from evometa.inner.limit import room, too_large, training_bytes
 from evometa.inner.memory import Demand, PartBytes, part_bytes
-from evometa.inner.plan import cut
+from evometa.inner.plan import candidates_per_chunk, cut
 from evometa.meta.augmentation import Part
-from evometa.meta.replay import Objective, Way
+from evometa.meta.base import MetaProblem
+from evometa.meta.meta_loss import Objective
+from evometa.meta.replay import Way
 from evometa.rules.learner import Learner
 
 #: What the graph of one group of tasks may take for a candidate, unless a single task takes more. Where there
@@ -103,6 +108,20 @@ def particles_at_once(learner: Learner, parts: Sequence[Part], n_kept: int, max_
     raise too_large(learner, parts[0], what, kept + one, max_bytes)
 
 
+def pieces(problem: MetaProblem, parts: Sequence[Part], n_particles: int, n_kept: int) -> list[Tensor]:
+    """Rows of the particles that train at once on ``parts``; particle j of candidate i is row i·n + j.
+
+    ``n_kept`` trainings of a candidate are kept while others run. Raises MemoryError as
+    :func:`particles_at_once`.
+    """
+    n_candidates, learner = problem.cohort.n_candidates, problem.cohort.learner
+    n_rows = n_candidates * n_particles
+    most = candidates_per_chunk(learner, [part.tasks for part in parts], problem.device, n_rows)
+    if problem.max_bytes is not None:
+        most = min(most, particles_at_once(learner, parts, n_candidates * n_kept, problem.max_bytes))
+    return [torch.tensor(piece, device=problem.device) for piece in cut(n_rows, most)]
+
+
 _Sizes = list[tuple[int, PartBytes]]
 
 
@@ -127,7 +146,7 @@ def _needed(way: Way, sizes: _Sizes, n_steps: int, objective: Objective) -> int:
 def _besides(way: Way, n_tasks: int, part: PartBytes, n_steps: int, objective: Objective) -> int:
     at_once = part.n_tasks  # of a group
     if not way.replays:
-        with_graph = at_once if objective.kind == "mean" else n_tasks
+        with_graph = n_tasks if objective.kind == "log_mean" else at_once
         return with_graph * n_steps * part.graph + at_once * part.backward
     noted = 0 if objective.second_order else n_tasks * n_steps * part.gradient
     length = way.steps_at_once or n_steps

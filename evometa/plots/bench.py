@@ -15,6 +15,7 @@ from evometa.plots.loss_curves import LossPanel, loss_panel_data, plot_loss_curv
 from evometa.plots.performance_profile import performance_profile_data, plot_performance_profile
 from evometa.plots.style import DPI, house_style
 from evometa.plots.task_speedups import plot_task_speedups, task_speedups_data
+from evometa.tasks.registry import metric_of
 
 #: Baselines in the figure of curves: Adam and the best of the others, for more could not be told apart.
 _MOST_RIVALS = 3
@@ -50,7 +51,10 @@ def _panels(results: Results, found: BenchFigures) -> list[LossPanel]:
     shown = [entry for entry in results.entries if entry.kind == "genome"] + [one.entry for one in best]
     return [
         loss_panel_data(
-            task.label, [_entrant(entry) for entry in shown], [entry.losses[number] for entry in shown]
+            task.label,
+            [_entrant(entry) for entry in shown],
+            [entry.losses[number] for entry in shown],
+            metric_of(task.family),
         )
         for number, task in enumerate(results.tasks)
     ]

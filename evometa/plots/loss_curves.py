@@ -10,10 +10,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from evometa.bench.speedup import DECAY, smooth
 from evometa.plots.entrants import Entrant, strokes
 from evometa.plots.style import Stroke, house_style, label_panel, new_figure
+from evometa.tasks.metric import Metric
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,14 +40,17 @@ class LossCurve:
 
 @dataclass(frozen=True)
 class LossPanel:
-    """The curves on one task."""
+    """The curves on one task, and the unit that its family tells its losses in, if any."""
 
     task: str
     n_seeds: int
     curves: list[LossCurve]
+    metric: Metric | None = None
 
 
-def loss_panel_data(task: str, entrants: Sequence[Entrant], losses: Sequence[FloatArray]) -> LossPanel:
+def loss_panel_data(
+    task: str, entrants: Sequence[Entrant], losses: Sequence[FloatArray], metric: Metric | None = None
+) -> LossPanel:
     """A panel from each entrant's losses ``(seeds, K + 1)``, as many seeds for all; K may differ.
 
     Raises ValueError where the numbers of seeds differ.
@@ -59,7 +64,7 @@ def loss_panel_data(task: str, entrants: Sequence[Entrant], losses: Sequence[Flo
         # Observed values rather than interpolated ones: an infinite loss has no halfway.
         low, median, high = np.quantile(smoothed, (0.0, 0.5, 1.0), axis=0, method="inverted_cdf")
         curves.append(LossCurve(one, low, median, high, int(np.isinf(smoothed[:, -1]).sum())))
-    return LossPanel(task, counts.pop(), curves)
+    return LossPanel(task, counts.pop(), curves, metric)
 
 
 @house_style()
@@ -103,11 +108,22 @@ def _draw_panel(axes: Axes, panel: LossPanel, stroke_of: dict[Entrant, Stroke]) 
     axes.set_xlim(0, max(len(curve.median) for curve in panel.curves) - 1)
     axes.set_xlabel("inner step")
     axes.set_ylabel("loss")
+    if panel.metric is not None:
+        _draw_scale(axes, panel.metric)
     label_panel(axes, panel.task)
     lost = [f"{curve.entrant.label} {curve.n_diverged}" for curve in panel.curves if curve.n_diverged]
     if lost:
         text = f"diverged, of {panel.n_seeds}:\n" + "\n".join(lost)
         axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=7)
+
+
+def _draw_scale(axes: Axes, metric: Metric) -> None:
+    """On the right, round values of ``metric`` where their losses are."""
+    values = MaxNLocator(5).tick_values(*sorted(metric.of(axes.get_ylim())))
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(metric.loss_at(values), [f"{value:g}" for value in values])
+    beside.minorticks_off()
+    beside.set_ylabel(metric.title)
 
 
 def _limits(panel: LossPanel) -> tuple[float, float]:

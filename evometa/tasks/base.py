@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from evometa.layout import Layout
 from evometa.native.tasks import PerceptronTasks
+from evometa.tasks.metric import Metric
 
 Split = Literal["meta_train", "meta_valid", "meta_test"]
 SPLITS: tuple[Split, ...] = ("meta_train", "meta_valid", "meta_test")
@@ -54,6 +55,8 @@ class TaskBatch:
             1 where the loss is exact, about 10 where it is a minibatch's.
         loss_and_grad: hand-batched equal of ``loss``, or None for ``vmap(grad)``.
         for_kernels: describes the tasks to kernels that take many steps at a time; None where none can.
+        valid_loss: what is measured on the held-out rows where that is not ``loss``: the error of a solution
+            where training sees the residual of its equation.
     """
 
     family: str
@@ -71,6 +74,7 @@ class TaskBatch:
     final_window: int = 1
     loss_and_grad: LossAndGrad | None = None
     for_kernels: ForKernels | None = None
+    valid_loss: Loss | None = None
 
     def index_stream(self, n_steps: int, generator: torch.Generator) -> Tensor | None:
         """Rows of each step's minibatch, ``(T, n_steps, B)``; every epoch is a fresh permutation.
@@ -160,10 +164,17 @@ class TaskFamily(ABC):
 
     ``sample`` draws everything from the generator it is given, so equal generators give equal tasks; the
     three splits never share data rows, and differ in architecture where the family has one.
+
+    Attributes:
+        name, summary: what the family is called, and what it is in one line.
+        metric: a unit in which its losses are told beside their own; None for most.
     """
 
     name: str
     summary: str
+    metric: ClassVar[Metric | None] = None
+    #: Which options hold a family that draws several models at one, as in ``"widths = [W]"``.
+    one_model: ClassVar[str] = ""
 
     @abstractmethod
     def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:

@@ -71,4 +71,4 @@ def _model(dataset: str, architecture: Architecture) -> MLP:
     encoder = [max(1, architecture.width >> layer) for layer in range(architecture.depth)]
     n_pixels = SIDES[dataset] ** 2
     sizes = (n_pixels, *encoder, *encoder[-2::-1], n_pixels)
-    return MLP(sizes, architecture.activation, architecture.init, "vector")
+    return MLP(sizes, architecture.activation, architecture.init, "values")

@@ -27,9 +27,9 @@ from evometa.tasks.base import Batch
 
 aten = torch.ops.aten
 
-#: What the network is trained to do: name a class (softmax, mean cross-entropy in nats), or give one number
-#: or a vector (mean squared error).
-Target = Literal["class", "value", "vector"]
+#: What the network is trained to do: name a class (softmax, mean cross-entropy in nats), give one number, or
+#: give several (mean squared error).
+Target = Literal["class", "value", "values"]
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,28 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(F.elu, lambda delta, z, h: aten.elu_backward(delta, 1, 1, 1, False, z)),
 }
 
-#: What ``init`` may be: "kaiming", "xavier" or "normal(STD)".
-INIT_PATTERN = re.compile(r"kaiming|xavier|normal\((\d*\.?\d+(?:e-?\d+)?)\)")
+#: What ``init`` may be: "kaiming", "xavier", "torch" or "normal(STD)".
+INIT_PATTERN = re.compile(r"kaiming|xavier|torch|normal\((\d*\.?\d+(?:e-?\d+)?)\)")
+
+
+#: The same in words.
+INITS = "'kaiming', 'xavier', 'torch', 'normal(STD)'"
 
 
 def init_stds(init: str, n_inputs: int, n_outputs: int) -> tuple[float, float]:
     """Standard deviations of a layer's initial weights and of its biases.
 
     "kaiming": √(2/n_inputs) (He et al. 2015), "xavier": √(2/(n_inputs + n_outputs)) (Glorot and Bengio
-    2010), both with zero biases; "normal(STD)": STD for weights and biases alike (Andrychowicz et al. 2016).
-    Raises TaskError for any other name.
+    2010), both with zero biases; "torch": 1/√(3·n_inputs) for weights and biases alike, as ``nn.Linear``
+    has them; "normal(STD)": STD for both (Andrychowicz et al. 2016). Raises TaskError for any other name.
     """
     match = INIT_PATTERN.fullmatch(init)
     if match is None:
-        raise TaskError(f"unknown init {init!r}; allowed: 'kaiming', 'xavier', 'normal(STD)'")
+        raise TaskError(f"unknown init {init!r}; allowed: {INITS}")
     if match[1]:
         return float(match[1]), float(match[1])
+    if init == "torch":
+        return 1 / math.sqrt(3 * n_inputs), 1 / math.sqrt(3 * n_inputs)
     fan = n_inputs if init == "kaiming" else n_inputs + n_outputs
     return math.sqrt(2 / fan), 0.0
 
@@ -74,7 +80,7 @@ class MLP:
     """A perceptron with ``sizes`` = (inputs, hidden …, outputs); without hidden layers a linear model.
 
     A batch holds ``x`` (B, inputs) and ``y``: class numbers (B,), real values (B,) where there is one output
-    and ``target`` is "value", or real vectors (B, outputs).
+    and ``target`` is "value", or (B, outputs) where it is "values".
     """
 
     sizes: tuple[int, ...]
@@ -102,6 +108,11 @@ class MLP:
         )
 
     @property
+    def nonlinearity(self) -> Activation:
+        """Of the hidden layers."""
+        return ACTIVATIONS[self.activation]
+
+    @property
     def _layers(self) -> list[tuple[int, int]]:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
 
@@ -119,7 +130,7 @@ class MLP:
         hidden = x
         for layer in range(len(self._layers)):
             if layer:
-                hidden = ACTIVATIONS[self.activation].forward(hidden)
+                hidden = self.nonlinearity.forward(hidden)
             hidden = F.linear(hidden, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
         return hidden
 
@@ -128,22 +139,22 @@ class MLP:
         outputs = self.outputs(params, batch["x"])
         if self.target == "class":
             return F.cross_entropy(outputs, batch["y"])
-        return F.mse_loss(outputs.squeeze(-1) if self.target == "value" else outputs, batch["y"])
+        return F.mse_loss(outputs if self.target == "values" else outputs.squeeze(-1), batch["y"])
 
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B, …).
+        """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
 
         Activations are kept as (P·T, features, B): a layer is then one batched product with its bias folded
         in, and no operand is ever transposed in memory except the data.
         """
         x, y = batch["x"], batch["y"]
-        if self.target != "vector" and mlp_kernel.serves(self.sizes, self.target, params, x, y):
+        if self.target != "values" and mlp_kernel.serves(self.sizes, self.target, params, x, y):
             return mlp_kernel.loss_and_grad(self.sizes, self.activation, self.target, params, x, y)
         n_candidates, n_tasks, n_params = params.shape
         tensors = self.layout.views(params.reshape(-1, n_params))
         weights = [tensors[f"{layer}.weight"] for layer in range(len(self._layers))]
         biases = [tensors[f"{layer}.bias"].unsqueeze(-1) for layer in range(len(self._layers))]
-        activation = ACTIVATIONS[self.activation]
+        activation = self.nonlinearity
 
         columns = x.mT.contiguous()
         hidden = [columns.expand(n_candidates, *columns.shape).reshape(-1, *columns.shape[1:])]
@@ -153,8 +164,11 @@ class MLP:
                 hidden.append(activation.forward(scores[-1]))
             scores.append(torch.baddbmm(bias, weight, hidden[-1]))
 
-        head = cross_entropy_head if self.target == "class" else squared_error_head
-        losses, delta = head(scores[-1].reshape(n_candidates, n_tasks, *scores[-1].shape[1:]), y)
+        outputs = scores[-1].reshape(n_candidates, n_tasks, *scores[-1].shape[1:])
+        if self.target == "class":
+            losses, delta = cross_entropy_head(outputs, y)
+        else:
+            losses, delta = squared_error_head(outputs, y.mT if self.target == "values" else y.unsqueeze(1))
         delta = delta.flatten(0, 1)
         parts: list[Tensor] = []
         for layer in reversed(range(len(weights))):
@@ -168,7 +182,7 @@ class MLP:
     def for_kernels(self, params: Tensor, rows: Batch, indices: Tensor) -> PerceptronTasks | None:
         """See :data:`evometa.tasks.base.ForKernels`."""
         x, y = rows["x"], rows["y"]
-        if self.target == "vector" or not mlp_kernel.serves(self.sizes, self.target, params, x, y):
+        if self.target == "values" or not mlp_kernel.serves(self.sizes, self.target, params, x, y):
             return None
         return PerceptronTasks(
             x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
@@ -185,6 +199,6 @@ def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error (P, T) of outputs (P, T, outputs, B) and its derivative by the outputs."""
-    residual = outputs - (values.unsqueeze(1) if values.dim() == 2 else values.mT)
-    return residual.square().mean((2, 3)), residual * (2 / (residual.shape[-2] * residual.shape[-1]))
+    """Mean squared error (P, T) of outputs (P, T, C, B) against (T, C, B), its derivative by the outputs."""
+    residual = outputs - values
+    return residual.square().mean((2, 3)), residual * (2 / (values.shape[-2] * values.shape[-1]))

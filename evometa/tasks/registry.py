@@ -11,10 +11,17 @@ from evometa.tasks.base import TaskFamily
 from evometa.tasks.conv import Conv
 from evometa.tasks.denoising import Denoising
 from evometa.tasks.digits import Digits
+from evometa.tasks.linear_models import LinearModels
+from evometa.tasks.metric import Metric
+from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
 from evometa.tasks.patch_transformer import PatchTransformerTasks
+from evometa.tasks.physics_informed import PhysicsInformed
 from evometa.tasks.quadratic import Quadratic
+from evometa.tasks.rastrigin import Rastrigin
 from evometa.tasks.rosenbrock import Rosenbrock
+from evometa.tasks.sinusoid import Sinusoid
+from evometa.tasks.sparse_recovery import SparseRecovery
 from evometa.tasks.tabular import Tabular
 from evometa.tasks.text import Text
 
@@ -22,7 +29,22 @@ from evometa.tasks.text import Text
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, Conv, PatchTransformerTasks, Denoising, Text):
+for _family in (
+    Digits,
+    Tabular,
+    Quadratic,
+    Rosenbrock,
+    NeuralFields,
+    Rastrigin,
+    LinearModels,
+    SparseRecovery,
+    Conv,
+    PhysicsInformed,
+    Sinusoid,
+    PatchTransformerTasks,
+    Denoising,
+    Text,
+):
     TASKS.add(_family.name, _family)
 
 
@@ -56,6 +78,12 @@ def build_family(use: str, options: Mapping[str, object]) -> TaskFamily:
     if not isinstance(family, TaskFamily):
         raise TaskError(f"task family {use!r} made a {type(family).__name__}, not a TaskFamily")
     return family
+
+
+def metric_of(name: str) -> Metric | None:
+    """The unit in which the family of that registered name tells its losses; None where it has none."""
+    found: Metric | None = getattr(TASKS[name], "metric", None) if name in TASKS else None
+    return found
 
 
 def _check_options(use: str, factory: Callable[..., object], options: Mapping[str, object]) -> None:

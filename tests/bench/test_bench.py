@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from evometa.bench.baselines import named
 from evometa.bench.card import card, markdown, search_text
+from evometa.bench.document import document
 from evometa.bench.figures import figures, log_ratios
 from evometa.bench.generalisation import changes, generalise
 from evometa.bench.measure import Results, measure, wanted_tasks
@@ -22,7 +24,10 @@ from evometa.config import TaskSource
 from evometa.errors import BenchError, GenomeError
 from evometa.inner.task_set import prepare
 from evometa.objectives.baseline import baseline_candidate
+from evometa.plots.bench import bench_figures
 from evometa.plots.bench_card import plot_card
+from evometa.tasks.metric import PSNR
+from evometa.tasks.quadratic import Quadratic
 
 CPU = torch.device("cpu")
 QUADRATIC = TaskSource("quadratic", options={"dim": 3})
@@ -201,6 +206,33 @@ def test_the_card_says_where_a_genome_loses_and_what_its_search_took(results: Re
     assert "1,234,567 inner steps, 61 s" in rest
     assert "slower than tuned Adam" in text
     assert "0.50 times forward and backward" in text
+
+
+def test_a_family_with_a_metric_is_told_in_it_on_the_card_in_the_document_and_beside_the_curves(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Quadratic, "metric", PSNR)
+    found, times = figures(results), {entry.label: StepTime(1e-3, 2e-3) for entry in results.entries}
+    slow, adam = (
+        -10 * np.log10(results.finals(entry)).mean() for entry in (results.entries[1], results.yardstick)
+    )
+    page = card(results, found, (), times, genome("slow"))
+    assert page.facts["PSNR [dB] at the end"] == f"{slow:.4g} (tuned Adam {adam:.4g})"
+    whole = json.loads(json.dumps(document(results, found, (), times, device=CPU)))
+    assert [task["metric"] for task in whole["tasks"]] == ["PSNR [dB]"] * 2
+    told = {
+        one["label"]: np.mean([task["final_metric"] for task in one["tasks"]]) for one in whole["entrants"]
+    }
+    assert told["slow"] == pytest.approx(slow)
+    initial = -10 * np.log10(results.yardstick.losses[:, :, 0]).mean()
+    assert told["lost"] == pytest.approx(initial)  # where it diverged, what it began with
+    axes = bench_figures(results, found)["curves"].axes[0]
+    (beside,) = axes.child_axes
+    assert beside.get_ylabel() == "PSNR [dB]"
+    axes.figure.draw_without_rendering()
+    assert beside.get_ylim() == axes.get_ylim()
+    told = [float(label.get_text()) for label in beside.get_yticklabels()]
+    np.testing.assert_allclose(told, -10 * np.log10(beside.get_yticks()))
 
 
 def test_a_search_that_nobody_recorded_is_said_to_be_unknown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from evometa import load_optimizer
 from evometa.campaign import read_front
 from evometa.genome.codec import load_genome, weights_to_bytes
 from evometa.store import CampaignStore
+from evometa.tasks.metric import PSNR
+from evometa.tasks.quadratic import Quadratic
 
 
 @pytest.fixture
@@ -152,6 +155,28 @@ def test_compare_tells_which_is_better_and_by_how_much(evometa) -> None:
         low, high = row["interval"]
         assert low <= row["difference"] <= high
         assert row["verdict"] in ("better", "worse", "undecided")
+
+
+def test_a_family_with_a_metric_is_told_in_it(
+    evometa, store: CampaignStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = read_front(store).genomes[0].id
+    plain = json.loads(evometa("show", "tiny", best, "-f", "json").out)
+    assert "metrics" not in plain
+    arguments = ("compare", "tiny", "--genome", best, "--with", "sgd", "--tasks", 4, "--points", 2)
+    assert "PSNR" not in evometa(*arguments).out
+    monkeypatch.setattr(Quadratic, "metric", PSNR)
+    (row,) = json.loads(evometa(*arguments, "-f", "json").out)
+    assert row["metric"] == "PSNR [dB]"
+    assert row["genome_metric"] >= -10 * math.log10(row["genome_mean"])  # the logarithm is concave
+    assert "in other" in evometa(*arguments).out
+    told = json.loads(evometa("show", "tiny", best, "-f", "json").out)["metrics"]
+    runs = [run for one in store.evaluations(genome_ids=[best], split="meta_test") for run in one.tasks]
+    finals = [-10 * math.log10(run.final_loss) for run in runs]
+    (tested,) = [row for row in told if row["split"] == "meta_test"]
+    assert (tested["family"], tested["metric"], tested["runs"]) == ("quadratic", "PSNR [dB]", len(runs))
+    assert tested["final_loss"] == pytest.approx(sum(finals) / len(finals))
+    assert tested["valid_loss"] is None  # quadratics hold nothing out
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,32 @@ OPTIONS: dict[str, dict[str, object]] = {"text": {"length": 6, "depths": [1]}}
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     **{name: (lambda name=name: build_family(name, OPTIONS.get(name, {}))) for name in TASKS.names()},
     "open_l2o": lambda: build_family("quadratic", {"kind": "open_l2o"}),
+    "conditioned": lambda: build_family("quadratic", {"kind": "conditioned"}),
+    "nmse": lambda: build_family("sparse_recovery", {"measure": "nmse"}),
     "linear": lambda: build_family("tabular", {"depths": [0]}),
     "all digits": lambda: build_family("digits", {"pool": "all", "batch_size": 128}),
+    "fourier fields": lambda: build_family(
+        "neural_fields", {"kind": "fourier", "patch": 8, "batch_size": 16}
+    ),
     "supervised": user_family,
 }
 #: What does not hold data, and what shares data between splits: because its options say so, or a few words of
 #: windows so short (tests/tasks/test_reference_text.py compares longer phrases).
-WITHOUT_DATA = {"quadratic", "open_l2o", "rosenbrock"}
+WITHOUT_DATA = {
+    "quadratic",
+    "open_l2o",
+    "conditioned",
+    "rosenbrock",
+    "rastrigin",
+    "linear_models",
+    "sparse_recovery",
+    "nmse",
+}
 SHARES_ROWS = {"all digits", "text"}
+#: What draws rows of its own for every task, from one distribution.
+MAKES_ROWS = {"sinusoid"}
+#: Whose rows are places in a domain, alike in all splits: what a split has to itself, their own tests say.
+PLACES = {"neural_fields", "fourier fields", "physics_informed"}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
@@ -132,7 +150,8 @@ def test_starts_at_a_finite_loss_above_the_noise_floor(family: TaskFamily, split
         assert (losses > batch.noise_floor).all()
         held_out = batch.valid_batch()
         if held_out is not None:
-            assert torch.isfinite(vmap(batch.loss)(batch.init_params(torch_generator(0)), held_out)).all()
+            measure = batch.valid_loss or batch.loss
+            assert torch.isfinite(vmap(measure)(batch.init_params(torch_generator(0)), held_out)).all()
 
 
 def test_hand_batched_gradient_is_the_gradient(family: TaskFamily) -> None:
@@ -178,8 +197,8 @@ def test_train_and_valid_rows_are_disjoint(family: TaskFamily, name: str) -> Non
 
 def test_splits_share_no_row(family: TaskFamily, name: str) -> None:
     """Compared by content, per data set (tabular's description starts with it)."""
-    if name in WITHOUT_DATA | SHARES_ROWS:
-        pytest.skip("has no rows, or shares them knowingly")
+    if name in WITHOUT_DATA | SHARES_ROWS | MAKES_ROWS | PLACES:
+        pytest.skip("has no data rows, makes them for every task, or shares them knowingly")
     seen: dict[str, dict[Split, set[bytes]]] = {}
     for split in SPLITS:
         for batch in family.sample(split, 16, torch_generator(0, "tasks")):
@@ -197,7 +216,7 @@ def test_splits_share_no_row(family: TaskFamily, name: str) -> None:
         assert not valid & test
 
 
-@pytest.mark.parametrize("default_family", ["digits", "tabular", "rosenbrock"])
+@pytest.mark.parametrize("default_family", ["digits", "tabular", "rosenbrock", "rastrigin", "linear_models"])
 def test_splits_share_no_architecture(default_family: str) -> None:
     family = build_family(default_family, {})
     shapes = [

@@ -27,7 +27,7 @@ def setting(model: MLP) -> tuple[Tensor, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1), ("vector", 3)])
+@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1), ("values", 3)])
 def test_hand_batched_gradient_equals_autograd(
     activation: str, depth: int, target: Target, n_outputs: int
 ) -> None:
@@ -40,7 +40,7 @@ def test_hand_batched_gradient_equals_autograd(
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1), ("vector", 3)])
+@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1), ("values", 3)])
 def test_second_derivatives_pass_through_the_hand_batched_gradient(
     activation: str, target: Target, n_outputs: int
 ) -> None:
