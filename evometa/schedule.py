@@ -74,6 +74,11 @@ class EvolvedSchedule(LRScheduler):
         self._horizon = horizon
         self._learner = learner_of(genome)
         check_weights(self._learner, weights)
+        if self._learner.schedule.follows_steps:
+            raise GenomeError(
+                f"schedule {self._learner.schedule_family.name!r} follows the steps of its own rule, which "
+                "another optimizer does not make; load both with evometa.load_optimizer"
+            )
         self._weights = tree_map(lambda value: value.detach().double(), weights)
         self._hyper = {
             name: torch.tensor(value, dtype=torch.float64) for name, value in self._learner.hyper.items()

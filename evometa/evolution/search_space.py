@@ -18,13 +18,13 @@ def full_space(family: str) -> Space:
     """Every gene a genome of ``family`` may have.
 
     Meta-training genes are active where there is something to train: for learned rules always, for
-    hand-designed ones when their schedule is learned.
+    hand-designed ones when their schedule is learned. Only estimators that serve the family are offered.
     """
     rule = RULES[family]
     if rule.learned:
-        return learner_space(rule).union(meta_space())
+        return learner_space(rule).union(meta_space(rule))
     learned = tuple(name for name, schedule in SCHEDULES if schedule.learned)
-    meta = [replace(gene, when={"schedule": learned, **gene.when}) for gene in meta_space()]
+    meta = [replace(gene, when={"schedule": learned, **gene.when}) for gene in meta_space(rule)]
     return learner_space(rule).union(meta)
 
 

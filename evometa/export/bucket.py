@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import is_
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ from evometa.export import recorded
 from evometa.export.placed import Placed, compute_dtype, layout_of, number
 from evometa.export.recorded import Inputs, RecordedSteps, Recorders
 from evometa.export.shards import local
+from evometa.export.whole_model import Numbered, Options, WholeModel
 from evometa.layout import Layout
-from evometa.rules.base import StepContext
-from evometa.rules.learner import Learner
+from evometa.rules.base import LastStep, StepContext
+from evometa.rules.learner import LAST_STEP, Learner
 from evometa.trees import Tree
 
 
@@ -40,30 +41,33 @@ class Scratch:
 
 
 class Bucket:
-    """Parameters of one group that have made all their steps together, and their state.
+    """Parameters that have made all their steps together, and their state.
+
+    They are of one group and have gradients, unless their rule is not tensorwise.
 
     Attributes:
-        group: the number of their parameter group.
+        groups: the number of each one's parameter group.
         params: they are all on one device and computed in one dtype.
         states: what ``optimizer.state`` holds for each: their step count and views of ``_state``.
     """
 
     def __init__(
         self,
-        group: int,
-        params: Sequence[Tensor],
+        members: Sequence[Numbered],
         learner: Learner,
         placed: Placed,
         scratch: Scratch,
         recorders: Recorders,
     ) -> None:
-        self.group = group
-        self.params = list(params)
-        self.shapes = [tuple(local(parameter).shape) for parameter in params]
-        self.device, self.dtype = params[0].device, compute_dtype(params[0])
+        self.groups = [group for group, _ in members]
+        self.params = [parameter for _, parameter in members]
+        self.shapes = [tuple(local(parameter).shape) for parameter in self.params]
+        self.device, self.dtype = self.params[0].device, compute_dtype(self.params[0])
         self._learner = learner
         self._placed = placed
         self._layout = layout_of(tuple(self.shapes))
+        if not learner.rule.tensorwise:
+            self._whole = WholeModel(members, self._layout.sizes, self.device)
         self._steps = torch.zeros(len(self.params), dtype=torch.int64)
         fresh = self._fresh(self._layout)
         self._state: Tree = {name: value.unsqueeze(0).contiguous() for name, value in fresh.items()}
@@ -87,7 +91,7 @@ class Bucket:
         parameter = self.params[index]
         return (
             state is self.states[index]
-            and group == self.group
+            and group == self.groups[index]
             and parameter.device == self.device
             and compute_dtype(parameter) == self.dtype
             and local(parameter).shape == self.shapes[index]
@@ -110,36 +114,61 @@ class Bucket:
                     )
                 own[name].copy_(value)
 
-    def advance(
-        self,
-        factor: Tensor,
-        horizon: int,
-        loss: Tensor | None,
-        options: Mapping[str, Any],
-    ) -> None:
+    def last_step(self, options: Options) -> LastStep:
+        """How the gradients lie to the last step, for a schedule that follows steps.
+
+        That step is taken as it would be with the learning rates of now.
+        """
+        grads = self._gathered(options)[1][0]
+        step = self._own[LAST_STEP] * self._option(options, "lr")
+        return LastStep.of(-grads if self._maximize(options) else grads, step)
+
+    def advance(self, factor: Tensor, horizon: int, loss: Tensor | None, options: Options) -> None:
         """Step all parameters by their gradients.
 
         Args:
             factor: the schedule's, () or (1,).
             loss: (1,), as the caller gave it.
-            options: those of the group.
+            options: those of all groups.
         """
-        lr, weight_decay = (self._scalar(options[name]) for name in ("lr", "weight_decay"))
+        if not (self._learner.rule.tensorwise or self._whole.has_gradients()):
+            return
         inputs = Inputs(
             step=self._number(int(self._steps[0])),
             horizon=self._number(horizon),
-            factor=factor.to(self.device, self.dtype).reshape(()) * lr,
-            decay=self._number(lr * weight_decay) if weight_decay else None,
+            factor=factor.to(self.device, self.dtype).reshape(()) * self._option(options, "lr"),
+            decay=self._decay(options),
             loss=None if loss is None else loss.to(self.device, self.dtype),
-            maximize=options["maximize"],
+            maximize=self._maximize(options),
         )
-        params, grads = self._gathered()
+        params, grads = self._gathered(options)
         if recorded.serves(self.device, self._layout.size):
             cast(RecordedSteps, self._recorded).make(self._move_rows, inputs)
             self._write(params, params)
         else:
             self._write(params, self._moved(params, grads, inputs))
         self._steps += 1
+
+    def _option(self, options: Options, name: str) -> float | Tensor:
+        """An option of the group; of a whole model for each coordinate, (N,)."""
+        if self._learner.rule.tensorwise:
+            return self._scalar(options[self.groups[0]][name])
+        return self._whole.spread([self._number(self._scalar(group[name])) for group in options])
+
+    def _decay(self, options: Options) -> Tensor | None:
+        """The share that weight decay takes off; None for none."""
+        if self._learner.rule.tensorwise:
+            decays = bool(options[self.groups[0]]["weight_decay"])
+        else:
+            decays = self._whole.decays(options)
+        if not decays:
+            return None
+        return self._number(self._option(options, "lr") * self._option(options, "weight_decay"))
+
+    def _maximize(self, options: Options) -> bool:
+        if self._learner.rule.tensorwise:
+            return bool(options[self.groups[0]]["maximize"])
+        return self._whole.maximize(options)
 
     def _move_rows(self, inputs: Inputs) -> None:
         """The arithmetic of a step, on the gradients and params in the flat buffers."""
@@ -169,7 +198,7 @@ class Bucket:
     def _stepped(self, params: Tensor, grads: Tensor, context: StepContext, factor: Tensor) -> Tensor:
         """The next params ``(1, 1, N)``; the state is edited in place, and ``params`` may be."""
         learner, placed = self._learner, self._placed
-        if learner.rule.has_kernel(grads, params):
+        if learner.has_kernel(grads, params):
             many = StepContext(
                 context.layout,
                 context.step,
@@ -188,16 +217,21 @@ class Bucket:
             )
             _keep(self._state, new)
             return after
+        # The factor of a whole model is of each coordinate, which the learner's is not.
+        whole = factor if learner.rule.tensorwise else self._number(1.0)
         step, new = learner.scaled_step(
-            placed.weights, placed.hyper, self._own, grads[0], params[0], context, factor
+            placed.weights, placed.hyper, self._own, grads[0], params[0], context, whole
         )
         _keep(self._own, new)
-        return params.add_(step)
+        return params.add_(step if learner.rule.tensorwise else step * factor)
 
-    def _gathered(self) -> tuple[Tensor, Tensor]:
+    def _gathered(self, options: Options) -> tuple[Tensor, Tensor]:
         """Params and gradients as ``(1, 1, N)``; the params of a lone tensor may be its own memory."""
         params = [local(parameter) for parameter in self.params]
-        grads = [local(cast(Tensor, parameter.grad), parameter) for parameter in self.params]
+        if self._learner.rule.tensorwise:
+            grads = [local(cast(Tensor, parameter.grad), parameter) for parameter in self.params]
+        else:
+            grads = self._whole.grads(options)
         if self._rows is None:
             (parameter,), (grad,) = params, grads
             return self._flat(parameter), self._flat(grad)
@@ -219,7 +253,10 @@ class Bucket:
             return
         in_place = after.data_ptr() == params.data_ptr()
         views = self._param_views if in_place else list(self._layout.views(after[0, 0]).values())
-        torch._foreach_copy_([local(parameter) for parameter in self.params], views)
+        if self._learner.rule.tensorwise:
+            torch._foreach_copy_([local(parameter) for parameter in self.params], views)
+        else:
+            self._whole.write(views)
 
     def _fresh(self, layout: Layout) -> Tree:
         params = torch.empty((1, layout.size), device=self.device, dtype=self.dtype)

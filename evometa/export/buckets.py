@@ -2,6 +2,11 @@
 
 Buckets are only ever split. A parameter that waits while others of its bucket are stepped (it has no
 gradient) has another step count from then on, and with it other bias corrections.
+
+A rule that is not tensorwise was evolved on whole models. All that is given to the optimizer is one bucket
+then, across groups and however large; in a step without its gradient a parameter counts with a gradient of
+zero, but stays where it is. Those that join later begin a step count of their own, and so are a model of
+their own.
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ from evometa.export.bucket import Bucket, Scratch, compact
 from evometa.export.placed import Placed, compute_dtype
 from evometa.export.recorded import MOST_COORDINATES, Recorders
 from evometa.export.shards import local
+from evometa.export.whole_model import Numbered, Options
+from evometa.rules.base import LastStep
 from evometa.rules.learner import Learner
 from evometa.trees import Tree, tree_map
 
@@ -24,8 +31,6 @@ from evometa.trees import Tree, tree_map
 #: not be too large to be recorded, which also bounds the memory that a step works in.
 _CPU_COORDINATES, _COORDINATES = 2**18, MOST_COORDINATES
 
-#: A parameter with the number of its group.
-Numbered = tuple[int, Tensor]
 #: What ``optimizer.state`` holds.
 States = dict[object, Tree]
 
@@ -51,7 +56,8 @@ class Buckets:
         """The buckets that hold exactly the parameters of ``moving``.
 
         ``states`` has the state of each, or none before its first step. It is given views of the buckets'
-        state in place of its own; whoever replaces an entry since then is heeded.
+        state in place of its own; whoever replaces an entry since then is heeded. Raises RuntimeError where
+        those that a rule must step at once are in several places.
         """
         homes = [self._home(group, parameter, states) for group, parameter in moving]
         counts = Counter(bucket for bucket in homes if bucket is not None)
@@ -81,16 +87,24 @@ class Buckets:
     def _made(self, homeless: Sequence[Numbered], states: States) -> Iterator[Bucket]:
         """New buckets for these parameters, with their state."""
         history = [self._history(parameter, states.get(parameter)) for _, parameter in homeless]
-        for places in list(_together(homeless, history)):
-            group, first = homeless[places[0]]
-            members = [homeless[place][1] for place in places]
+        for places in list(self._places_of_buckets(homeless, history)):
+            members = [homeless[place] for place in places]
+            _, first = members[0]
             placed = self.placed(first.device, compute_dtype(first))
-            bucket = Bucket(group, members, self._learner, placed, self._scratch, self._recorders)
-            bucket.restore([states.get(parameter) for parameter in members])
-            for index, parameter in enumerate(members):
+            bucket = Bucket(members, self._learner, placed, self._scratch, self._recorders)
+            bucket.restore([states.get(parameter) for _, parameter in members])
+            for index, (_, parameter) in enumerate(members):
                 states[parameter] = bucket.states[index]
                 self._places[parameter] = bucket, index
             yield bucket
+
+    def _places_of_buckets(
+        self, homeless: Sequence[Numbered], history: Sequence[Hashable]
+    ) -> Iterator[list[int]]:
+        """The places in ``homeless`` of the parameters that each new bucket takes."""
+        if self._learner.rule.tensorwise:
+            return _together(homeless, history)
+        return _at_once(homeless, history, self._learner.family)
 
     def _history(self, parameter: Tensor, state: Mapping[str, Tensor] | None) -> Hashable:
         """What all parameters of a bucket have in common of their pasts."""
@@ -98,6 +112,15 @@ class Buckets:
             return None
         shared = self.placed(parameter.device, compute_dtype(parameter)).shared
         return int(state["step"]), *(tuple(state[name].flatten().tolist()) for name in sorted(shared))
+
+
+def last_step(
+    buckets: Sequence[Bucket], options: Options, device: torch.device, dtype: torch.dtype
+) -> LastStep:
+    """How all gradients together lie to the last step, each (1,), on ``device`` in ``dtype``."""
+    parts = [bucket.last_step(options) for bucket in buckets]
+    sums = [torch.stack([part.slope, part.grad_square, part.step_square]).to(device, dtype) for part in parts]
+    return LastStep(*torch.stack(sums).sum(dim=0).unbind())
 
 
 def _together(homeless: Sequence[Numbered], history: Sequence[Hashable]) -> Iterator[list[int]]:
@@ -121,3 +144,22 @@ def _together(homeless: Sequence[Numbered], history: Sequence[Hashable]) -> Iter
             some.append(place)
             size += n
         yield some
+
+
+def _at_once(homeless: Sequence[Numbered], history: Sequence[Hashable], family: str) -> Iterator[list[int]]:
+    """As :func:`_together` where all of one ``history`` are stepped at once, whatever their groups and sizes.
+
+    Raises RuntimeError where they are on several devices or computed in several dtypes.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for place, own in enumerate(history):
+        alike.setdefault(own, []).append(place)
+    for places in alike.values():
+        params = [homeless[place][1] for place in places]
+        found = {f"{parameter.device} in {compute_dtype(parameter)}": None for parameter in params}
+        if len(found) > 1:
+            raise RuntimeError(
+                f"this {family!r} rule steps all parameters of a model at once, but they are on "
+                f"{' and on '.join(found)}; bring them to one device and dtype"
+            )
+        yield places

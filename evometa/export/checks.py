@@ -68,10 +68,10 @@ def check_parameter(parameter: Tensor, learner: Learner) -> None:
             f"a parameter is {parameter.dtype}, but evolved rules update real numbers only; "
             "pass torch.view_as_real of it"
         )
-    if is_cut(parameter) and not learner.rule.elementwise:
+    if is_cut(parameter) and not learner.elementwise:
         raise ValueError(
             f"a parameter of shape {tuple(parameter.shape)} is cut into shards, but this {learner.family!r} "
-            "rule takes statistics over whole tensors; replicate its parameters, as DDP does"
+            "genome takes statistics over whole tensors; replicate its parameters, as DDP does"
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from evometa.export.bucket import compact
-from evometa.export.buckets import Buckets, States
+from evometa.export.buckets import Buckets, States, last_step
 from evometa.export.checks import (
     Loss,
     as_loss,
@@ -33,9 +33,10 @@ from evometa.export.checks import (
 from evometa.export.file import check_weights, learner_of, planned_horizon, read_export
 from evometa.export.placed import compute_dtype, layout_of, number
 from evometa.export.shards import local
+from evometa.export.whole_model import Numbered
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
-from evometa.rules.base import StepContext
+from evometa.rules.base import LastStep, StepContext
 from evometa.trees import Tree, tree_map
 
 #: Where ``state`` holds what belongs to the whole model: step count, horizon, the schedule's state.
@@ -162,12 +163,16 @@ class EvolvedOptimizer(Optimizer):
         if not moving:
             return
         # A process may hold an empty part of a tensor, and counts the step all the same.
-        here = [(g, p) for g, p in moving if local(p).numel()]
+        with_them = moving if self._learner.rule.tensorwise else self._real_parameters()
+        here = [(g, p) for g, p in with_them if local(p).numel()]
         buckets = self._buckets.of(here, cast(States, self.state))
         climbs = loss is not None and all(groups[g]["maximize"] for g, _ in moving)
-        factor = self._advance_schedule(-cast(Tensor, loss) if climbs else loss)
+        last: LastStep | None = None
+        if self._learner.schedule.follows_steps:
+            last = last_step(buckets, groups, *self._home())
+        factor = self._advance_schedule(-cast(Tensor, loss) if climbs else loss, last)
         for bucket in buckets:
-            bucket.advance(factor, self._horizon, loss, groups[bucket.group])
+            bucket.advance(factor, self._horizon, loss, groups)
 
     def state_dict(self) -> StateDict:
         """As of any ``torch.optim`` optimizer, but a snapshot: training on does not change it."""
@@ -233,6 +238,10 @@ class EvolvedOptimizer(Optimizer):
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
 
+    def _real_parameters(self) -> list[Numbered]:
+        groups = self.param_groups
+        return [(g, p) for g, group in enumerate(groups) for p in group["params"] if p.is_floating_point()]
+
     def _home(self) -> tuple[torch.device, torch.dtype]:
         """Where the schedule computes: as the first parameter does."""
         for parameter in self._parameters():
@@ -255,7 +264,7 @@ class EvolvedOptimizer(Optimizer):
         rule = self._learner.init_rule_state(weights, flat, layout_of((shape,)))
         return {"step": torch.tensor(0), **rule}
 
-    def _advance_schedule(self, loss: Tensor | None) -> Tensor:
+    def _advance_schedule(self, loss: Tensor | None, last: LastStep | None) -> Tensor:
         """The factor on this step, () or (1,); counts the step."""
         device, dtype = self._home()
         states = cast(States, self.state)
@@ -272,6 +281,7 @@ class EvolvedOptimizer(Optimizer):
                 number(n_steps, device, dtype),
                 number(self._horizon, device, dtype),
                 None if loss is None else loss.to(device, dtype),
+                last,
             )
             state = _cast(whole, device, dtype)
             factor, new = self._learner.factor(placed.weights, placed.hyper, state, context)

@@ -90,9 +90,9 @@ def gradient_floats(tasks: TaskBatch, device: torch.device) -> int:
 
 
 def has_kernel(learner: Learner) -> bool:
-    """Whether a native kernel serves the learner's rule on this machine's CPU."""
+    """Whether a native kernel makes the learner's updates on this machine's CPU."""
     probe = torch.empty((1, 1, 1))
-    return learner.rule.has_kernel(probe, probe)
+    return learner.has_kernel(probe, probe)
 
 
 def free_gpu_bytes(device: torch.device) -> int:

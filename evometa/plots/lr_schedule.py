@@ -14,12 +14,14 @@ from evometa.campaign.results import campaign_config, read_front
 from evometa.inner.cohort import Candidate, Cohort
 from evometa.inner.record import UnrollRecord
 from evometa.inner.task_set import PreparedTasks, TaskRequest, prepare
-from evometa.inner.unroll import unroll
+from evometa.inner.unroll import advance, begin, loss_and_grad, unroll
 from evometa.plots.contestants import CPU, Role, fresh_tasks, front_contestants
 from evometa.plots.labels import label_points
 from evometa.plots.style import STROKES, house_style, legend_above, new_figure
-from evometa.rules.base import StepContext
+from evometa.rules.base import LastStep, StepContext
+from evometa.rules.learner import LAST_STEP
 from evometa.store import CampaignStore
+from evometa.trees import take
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -90,13 +92,16 @@ def schedule_factors(candidate: Candidate, wanted: TaskRequest) -> FloatArray:
     horizon = wanted.n_steps - 1
     parts = []
     for part in prepare(wanted, CPU):
+        if cohort.learner.schedule.follows_steps:
+            parts.append(_followed(cohort, part, horizon))
+            continue
         record = unroll(cohort, part.tasks, part.params, part.indices, horizon)
         parts.append(_replayed(cohort, part, record, horizon))
     return np.concatenate(parts)
 
 
 def _replayed(cohort: Cohort, part: PreparedTasks, record: UnrollRecord, horizon: int) -> FloatArray:
-    """Factors ``(T, K)`` of a recorded run: a schedule sees nothing of it but the losses."""
+    """Factors ``(T, K)`` of a recorded run, of which the schedule sees nothing but the losses."""
     weights, hyper = cohort.member(0)
     n_tasks = part.tasks.n_tasks
     state = cohort.learner.init_schedule_state(weights, n_tasks, part.params)
@@ -107,6 +112,24 @@ def _replayed(cohort: Cohort, part: PreparedTasks, record: UnrollRecord, horizon
         context = StepContext(part.tasks.layout, torch.tensor(float(k)), planned, losses[:, k])
         factor, state = cohort.learner.factor(weights, hyper, state, context)
         factors.append(factor.expand(n_tasks).double())
+    return torch.stack(factors, dim=-1).numpy()
+
+
+@torch.no_grad()
+def _followed(cohort: Cohort, part: PreparedTasks, horizon: int) -> FloatArray:
+    """Factors ``(T, K)`` of a run made step by step, of which the schedule sees gradients and steps too."""
+    weights, hyper = cohort.member(0)
+    tasks, carry = part.tasks, begin(cohort, part.tasks.layout, part.params)
+    planned = torch.tensor(float(horizon))
+    factors = []
+    for k in range(horizon):
+        batch = tasks.batch(None if part.indices is None else part.indices[:, k])
+        losses, grads = loss_and_grad(tasks, carry.params, batch)
+        last = LastStep.of(grads[0], carry.state[LAST_STEP][0])
+        context = StepContext(tasks.layout, torch.tensor(float(k)), planned, losses[0], last)
+        factor, _ = cohort.learner.factor(weights, hyper, take(carry.state, 0), context)
+        factors.append(factor.expand(tasks.n_tasks).double())
+        carry = advance(cohort, tasks.layout, carry, losses, grads, horizon)
     return torch.stack(factors, dim=-1).numpy()
 
 

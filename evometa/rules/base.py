@@ -33,6 +33,28 @@ Hyper = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
+class LastStep:
+    """How the gradient here lies to the step u that led here, taken without its schedule's factor.
+
+    Sums over all coordinates of a model, each (T,); zeros before the first step.
+
+    Attributes:
+        slope: ⟨g, u⟩, the derivative of the loss here by the factor on that step.
+        grad_square: ‖g‖².
+        step_square: ‖u‖².
+    """
+
+    slope: Tensor
+    grad_square: Tensor
+    step_square: Tensor
+
+    @classmethod
+    def of(cls, grads: Tensor, step: Tensor) -> LastStep:
+        """The sums over gradients and the step before, both ``(T, N)``."""
+        return cls((grads * step).sum(-1), grads.square().sum(-1), step.square().sum(-1))
+
+
+@dataclass(frozen=True)
 class StepContext:
     """What a rule may know besides gradients and parameters.
 
@@ -42,12 +64,14 @@ class StepContext:
         horizon: () floating tensor, planned number of updates; step may exceed it after export.
         loss: (T,) training loss at the current parameters; None where the caller has none
             (``optimizer.step()`` without a loss). A rule that wants it defines what it does without.
+        last_step: for schedules that follow steps; None for all others.
     """
 
     layout: Layout
     step: Tensor
     horizon: Tensor
     loss: Tensor | None
+    last_step: LastStep | None = None
 
     @property
     def progress(self) -> Tensor:
@@ -80,10 +104,15 @@ class UpdateRule(ABC):
 
     ``elementwise`` says that a coordinate's step depends on no other coordinate: a process that holds only a
     shard of a tensor steps it as the whole would be.
+
+    ``tensorwise`` says that a tensor's step depends on no other tensor: each may be stepped with others or by
+    itself. A rule that relates the tensors of a model to each other is not; an exported optimizer steps the
+    whole model with it at once, see :class:`evometa.export.buckets.Buckets`.
     """
 
     tasks_apart: ClassVar[bool] = False
     elementwise: bool = False
+    tensorwise: bool = True
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> Tree:
@@ -94,7 +123,8 @@ class UpdateRule(ABC):
         """State before the first step for params ``(T, N)``, in their dtype and device.
 
         Every tensor has the task axis T in front of its last axis or, for per-tensor statistics, as its
-        first; {} where a rule keeps nothing.
+        first; {} where a rule keeps nothing. What belongs to each tensor of the model stands side by side on
+        the last axis, in their order; what all tensors share has a last axis that does not grow with them.
         """
 
     @abstractmethod
@@ -158,6 +188,8 @@ class RuleFamily(ABC):
     summary: str
     #: whether its rules have weights φ of their own to meta-train
     learned: ClassVar[bool] = False
+    #: whether its steps have a derivative by the weights, without which none can be backpropagated to them
+    differentiable: bool = True
 
     @property
     @abstractmethod

@@ -17,7 +17,7 @@ them. The totals are divided by N. The gradient itself is not part of it: it is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from math import nan
 from operator import add
@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from evometa.layout import Layout
 from evometa.rng import torch_generator
-from evometa.rules.base import StepContext, UpdateRule
+from evometa.rules.base import LastStep, StepContext, UpdateRule
 from evometa.rules.learner import Learner, Structural
 from evometa.rules.registry import SCHEDULES
 from evometa.rules.schedule_base import Schedule
@@ -126,8 +126,8 @@ def note_sizes(learner: Learner, weights: Tree) -> None:
     if key in _SIZED:
         return
     params = torch.zeros((1, REFERENCE_LAYOUT.size))
-    state = learner.init_rule_state(weights, params, REFERENCE_LAYOUT)
-    _SIZED[key] = count(state), count(under_prefix("rule", weights))
+    own = under_prefix("rule", weights)
+    _SIZED[key] = count(learner.rule.init_state(own, params, REFERENCE_LAYOUT)), count(own)
     if len(_SIZED) > _N_KEPT:
         del _SIZED[next(iter(_SIZED))]
 
@@ -192,13 +192,16 @@ def _schedule_counts(structure: Structural) -> Counts:
     space = schedule_space()
     genes = space.complete(dict(structure))
     schedule = SCHEDULES[str(genes["schedule"])].build(genes)
-    weights, params, _, context = _reference(schedule)
+    weights, params, grads, context = _reference(schedule)
     hyper = {name: torch.tensor(value) for name, value in space.continuous(genes).items()}
     with torch.no_grad():
         state = schedule.init_state(weights, len(params), params)
         with OperationCounter() as counter:
+            if schedule.follows_steps:
+                context = replace(context, last_step=LastStep.of(grads, params))
             schedule.factor(weights, hyper, state, context)
-    return Counts(count(state), counter.n_operations, count(weights), counter.n_written)
+    kept = count(state) + (params.numel() if schedule.follows_steps else 0)  # the rule's last step
+    return Counts(kept, counter.n_operations, count(weights), counter.n_written)
 
 
 def _reference(part: UpdateRule | Schedule) -> tuple[Tree, Tensor, Tensor, StepContext]:

@@ -18,7 +18,7 @@ from evometa.genome.genes import Value
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.native.tasks import PerceptronTasks
-from evometa.rules.base import Hyper, RuleFamily, StepContext, Steps, UpdateRule
+from evometa.rules.base import Hyper, LastStep, RuleFamily, StepContext, Steps, UpdateRule
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
 from evometa.rules.schedule_space import schedule_space
@@ -26,6 +26,9 @@ from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
 
 #: Past the planned horizon H the k-th step of a genome with weights is multiplied by (H/k)^GUARD_POWER.
 GUARD_POWER = 1
+
+#: Where the state keeps the rule's last step, ``(T, N)``, for a schedule that follows steps.
+LAST_STEP = "last_step"
 
 #: Integer, choice and subset genes with their values.
 Structural = tuple[tuple[str, Value], ...]
@@ -97,6 +100,12 @@ class Learner:
     def rule(self) -> UpdateRule:
         return self.rule_family.build(dict(self.genes))
 
+    def with_rule(self, rule: UpdateRule) -> Learner:
+        """This learner with ``rule`` in place of its own: the same decisions, made in another way."""
+        other = replace(self)
+        other.__dict__["rule"] = rule  # where the cached property would put it
+        return other
+
     @cached_property
     def schedule(self) -> Schedule:
         return self.schedule_family.build(dict(self.genes))
@@ -109,6 +118,11 @@ class Learner:
     def has_weights(self) -> bool:
         """As :func:`has_weights`, of a genome."""
         return has_weights(self.family, dict(self.genes))
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether a coordinate's step depends on no other coordinate, but through the loss."""
+        return self.rule.elementwise and not self.schedule.follows_steps
 
     @cached_property
     def structure(self) -> tuple[str, Structural]:
@@ -139,7 +153,10 @@ class Learner:
 
     def init_rule_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
         """The rule's part of the state; the exported optimizer keeps one for every parameter tensor."""
-        return with_prefix("rule", self.rule.init_state(under_prefix("rule", weights), params, layout))
+        state = with_prefix("rule", self.rule.init_state(under_prefix("rule", weights), params, layout))
+        if self.schedule.follows_steps:
+            state[LAST_STEP] = torch.zeros_like(params)
+        return state
 
     def init_schedule_state(self, weights: Tree, n_tasks: int, like: Tensor) -> Tree:
         """The schedule's part of the state; there is one for a whole model."""
@@ -150,6 +167,8 @@ class Learner:
         self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
     ) -> tuple[Tensor, Tree]:
         """The step to add to params, ``(T, N)``, and the next state; for one candidate."""
+        if self.schedule.follows_steps:
+            context = replace(context, last_step=LastStep.of(grads, state[LAST_STEP]))
         factor, schedule_state = self.factor(weights, hyper, state, context)
         step, rule_state = self.scaled_step(weights, hyper, state, grads, params, context, factor)
         return step, {**rule_state, **schedule_state}
@@ -165,17 +184,21 @@ class Learner:
         *,
         overwrite: bool = False,
     ) -> tuple[Tensor, Tree] | None:
-        """The next params ``(P, T, N)`` and state of a whole cohort, or None where the rule has no kernel.
+        """The next params ``(P, T, N)`` and state of a whole cohort, or None where no kernel serves.
 
         As :meth:`evometa.rules.base.UpdateRule.advance`, the schedule included.
         """
-        if not self.rule.has_kernel(grads, params):
+        if not self.has_kernel(grads, params):
             return None
         factor, schedule_state = self._cohort_factor(weights, hyper, state, context, len(params))
         after, rule_state = self.scaled_advance(
             weights, hyper, state, grads, params, context, factor, overwrite=overwrite
         )
         return after, {**rule_state, **schedule_state}
+
+    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
+        """Whether the rule's kernel serves here: it gives the next params, and no step to follow."""
+        return not self.schedule.follows_steps and self.rule.has_kernel(grads, params)
 
     def scaled_advance(
         self,
@@ -191,7 +214,7 @@ class Learner:
     ) -> tuple[Tensor, Tree]:
         """The next params after the rule's step times ``factor``, and the rule's part of the state.
 
-        As :meth:`evometa.rules.base.UpdateRule.advance`; only where the rule has a kernel.
+        As :meth:`evometa.rules.base.UpdateRule.advance`; only where :meth:`has_kernel` says yes.
         """
         after, new = self.rule.advance(
             under_prefix("rule", weights),
@@ -207,7 +230,7 @@ class Learner:
 
     def trains(self, params: Tensor) -> bool:
         """Whether :meth:`train` serves such params: the rule has a kernel, the schedule waits for no loss."""
-        return self.schedule.elementwise and self.rule.has_kernel(params, params)
+        return self.schedule.elementwise and self.has_kernel(params, params)
 
     def train(
         self,
@@ -300,7 +323,10 @@ class Learner:
         step, new = self.rule.update(
             under_prefix("rule", weights), hyper, under_prefix("rule", state), grads, params, context
         )
-        return step * (factor.unsqueeze(-1) if factor.dim() else factor), with_prefix("rule", new)
+        after = with_prefix("rule", new)
+        if self.schedule.follows_steps:
+            after[LAST_STEP] = step
+        return step * (factor.unsqueeze(-1) if factor.dim() else factor), after
 
     def describe(self) -> str:
         """What the genome does, in words."""

@@ -28,20 +28,18 @@ from evometa.rules.signals import Signals
 from evometa.trees import Tree, under_prefix, with_prefix
 
 
-class MLPRule(UpdateRule):
-    """Features, each with second moment one over its tensor → hidden layers (ReLU) → output stage.
+class MLPNetwork:
+    """Features, each with second moment one over its tensor → hidden layers (ReLU), for every coordinate.
 
     State: the features' statistics. Weights: ``input.<feature>`` ``(H, channels)`` for every feature, so that
     a genome that gains or loses one keeps the others; ``layer<l>.bias`` and, from the second layer on,
-    ``layer<l>.weight``; ``output.weight``, ``output.bias``. Activations are ``(T, H, N)``.
+    ``layer<l>.weight``; the last layer's are the caller's. Activations are ``(T, H, N)``.
     """
 
-    def __init__(self, n_layers: int, n_hidden: int, features: FeatureSet, output: Output) -> None:
+    def __init__(self, n_layers: int, n_hidden: int, features: FeatureSet) -> None:
         self.n_layers = n_layers
         self.n_hidden = n_hidden
         self.features = features
-        self.output = output
-        self._kernel = MLPKernel(n_layers, n_hidden, features, output)
 
     def init_weights(self, generator: torch.Generator) -> Tree:
         """He's initialisation (He et al. 2015) by the number of inputs of each layer; biases zero."""
@@ -55,50 +53,35 @@ class MLPRule(UpdateRule):
         for layer in range(1, self.n_layers):
             drawn = uniform(generator, (n_hidden, n_hidden), math.sqrt(6.0 / n_hidden))
             weights |= {f"layer{layer}.weight": drawn, f"layer{layer}.bias": torch.zeros(n_hidden)}
-        return weights | with_prefix("output", self.output.init(generator, n_hidden))
+        return weights
 
-    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
-        return self.features.init_state(params, layout)
+    def outputs(self, weights: Tree, last: Tree, signals: Signals, offsets: Tensor | None = None) -> Tensor:
+        """What the layer ``last`` makes of this step's signals, ``(n_outputs, T, N)``.
 
-    def update(
-        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
-    ) -> tuple[Tensor, Tree]:
-        signals = self.features.observe(state, grads, params, context)
-        hidden = self._first_layer(weights, signals).relu_()
+        ``last`` has ``weight (n_outputs, H)`` and ``bias (n_outputs,)``. ``offsets`` ``(H, T, n_tensors)``
+        are added to the first layer's bias, those of each tensor for all of its coordinates.
+        """
+        hidden = self._first_layer(weights, signals, offsets).relu_()
         for layer in range(1, self.n_layers):
             hidden = _dense(under_prefix(f"layer{layer}", weights), hidden).relu_()
-        outputs = _dense(under_prefix("output", weights), hidden)
-        return self.output.step(outputs.transpose(0, 1), hyper, signals), signals.state
+        return _dense(last, hidden).transpose(0, 1)
 
-    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
-        return not grads.requires_grad and native.serves(UNIT, grads, params)
+    def formula(self) -> tuple[list[str], str]:
+        """The lines up to the last layer's input, and that input's symbol."""
+        lines = [*self.features.formula(), "x̃ = x/rms(x) over each tensor; k, K and L as they are"]
+        below = "x̃"
+        for number in "₁₂₃"[: self.n_layers]:
+            lines.append(f"h{number} = max(0, W{number}·{below} + b{number})")
+            below = f"h{number}"
+        return lines, below
 
-    def advance(
-        self,
-        weights: Tree,
-        hyper: Hyper,
-        state: Tree,
-        grads: Tensor,
-        params: Tensor,
-        context: StepContext,
-        factor: Tensor,
-        *,
-        overwrite: bool = False,
-    ) -> tuple[Tensor, Tree]:
-        return self._kernel.advance(
-            weights, hyper, state, grads, params, context, factor, overwrite=overwrite
-        )
-
-    def train(
-        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
-    ) -> tuple[Tensor, Tree]:
-        return self._kernel.train(weights, hyper, state, params, tasks, steps)
-
-    def _first_layer(self, weights: Tree, signals: Signals) -> Tensor:
+    def _first_layer(self, weights: Tree, signals: Signals, offsets: Tensor | None) -> Tensor:
         """Activations before the ReLU, ``(T, H, N)``: per tensor the sum of what each scope contributes."""
         inputs = self.features.inputs(signals)
         bias = self._bias(weights, inputs).unsqueeze(-1)
         totals = [bias] * len(signals.matrices)
+        if offsets is not None:
+            totals = [bias + own.T.unsqueeze(-1).unsqueeze(-1) for own in offsets.unbind(-1)]
         for scope in [scope for scope in WITHIN_TENSOR if scope in self.features.scopes]:
             own = [inputs[scope][..., matrix.place(scope)] for matrix in signals.matrices]
             products = normalised_products(self.features.weights(weights, scope), own)
@@ -129,6 +112,56 @@ def _dense(layer: Tree, hidden: Tensor) -> Tensor:
     return torch.baddbmm(layer["bias"].unsqueeze(-1), weight, hidden)
 
 
+class MLPRule(UpdateRule):
+    """An :class:`MLPNetwork` → output stage.
+
+    State and weights are the network's; the last layer's are ``output.weight`` and ``output.bias``.
+    """
+
+    def __init__(self, n_layers: int, n_hidden: int, features: FeatureSet, output: Output) -> None:
+        self.network = MLPNetwork(n_layers, n_hidden, features)
+        self.output = output
+        self._kernel = MLPKernel(n_layers, n_hidden, features, output)
+
+    def init_weights(self, generator: torch.Generator) -> Tree:
+        weights = self.network.init_weights(generator)
+        return weights | with_prefix("output", self.output.init(generator, self.network.n_hidden))
+
+    def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
+        return self.network.features.init_state(params, layout)
+
+    def update(
+        self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tree]:
+        signals = self.network.features.observe(state, grads, params, context)
+        outputs = self.network.outputs(weights, under_prefix("output", weights), signals)
+        return self.output.step(outputs, hyper, signals), signals.state
+
+    def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
+        return not grads.requires_grad and native.serves(UNIT, grads, params)
+
+    def advance(
+        self,
+        weights: Tree,
+        hyper: Hyper,
+        state: Tree,
+        grads: Tensor,
+        params: Tensor,
+        context: StepContext,
+        factor: Tensor,
+        *,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.advance(
+            weights, hyper, state, grads, params, context, factor, overwrite=overwrite
+        )
+
+    def train(
+        self, weights: Tree, hyper: Hyper, state: Tree, params: Tensor, tasks: PerceptronTasks, steps: Steps
+    ) -> tuple[Tensor, Tree]:
+        return self._kernel.train(weights, hyper, state, params, tasks, steps)
+
+
 class MLPFamily(RuleFamily):
     """The registry row of the per-parameter MLP rules."""
 
@@ -155,17 +188,14 @@ class MLPFamily(RuleFamily):
 
     def describe(self, genes: Genes) -> str:
         rule = self.build(genes)
-        layers = "one hidden layer" if rule.n_layers == 1 else f"{rule.n_layers} hidden layers"
+        network = rule.network
+        layers = "one hidden layer" if network.n_layers == 1 else f"{network.n_layers} hidden layers"
         return (
-            f"A per-parameter MLP with {layers} of {rule.n_hidden} units reads, normalised over each tensor, "
-            f"{rule.features.in_words()}; {rule.output.describe(genes)}."
+            f"A per-parameter MLP with {layers} of {network.n_hidden} units reads, normalised over each "
+            f"tensor, {network.features.in_words()}; {rule.output.describe(genes)}."
         )
 
     def formula(self, genes: Genes) -> str:
         rule = self.build(genes)
-        lines = [*rule.features.formula(), "x̃ = x/rms(x) over each tensor; k, K and L as they are"]
-        below = "x̃"
-        for number in "₁₂₃"[: rule.n_layers]:
-            lines.append(f"h{number} = max(0, W{number}·{below} + b{number})")
-            below = f"h{number}"
+        lines, below = rule.network.formula()
         return "\n".join([*lines, f"o = W·{below} + b", *rule.output.formula(genes)])

@@ -22,9 +22,13 @@ class Schedule(ABC):
     ``elementwise`` says that :meth:`factor` needs neither weights, state nor a loss and serves a cohort, at
     many steps at once: genes ``(P,)`` and steps ``()`` or ``(K, 1)`` give a factor that broadcasts to
     ``(P,)`` or ``(K, P)``.
+
+    ``follows_steps`` says that :meth:`factor` reads ``context.last_step``. The rule's steps are then kept,
+    one number a coordinate, and are made without its kernel.
     """
 
     elementwise: ClassVar[bool] = False
+    follows_steps: ClassVar[bool] = False
 
     def init_weights(self, generator: torch.Generator) -> Tree:
         """Fresh weights of one candidate; {} for schedules that are formulas."""

@@ -20,8 +20,13 @@ from evolved_optimizers import (
     train,
 )
 
+from evometa.errors import GenomeError
 from evometa.rules import SCHEDULES
 from evometa.schedule import EvolvedSchedule
+
+#: Schedules that can do without the rule they were evolved with, and those that cannot.
+FOLLOWING = [name for name, family in SCHEDULES if family.build(family.space.complete({})).follows_steps]
+ALONE = [name for name in SCHEDULES.names() if name not in FOLLOWING]
 
 
 @every_case
@@ -69,7 +74,7 @@ def test_schedulers_of_torch_set_the_learning_rate(case: Case, name: str) -> Non
     assert_equal(params, told)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.names())
+@pytest.mark.parametrize("schedule", ALONE)
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop", "Adagrad", "NAdam", "Muon"])
 def test_every_evolved_schedule_runs_around_every_kind_of_torch_optimizer(name: str, schedule: str) -> None:
     params, told = parameters([(3, 4)]), parameters([(3, 4)])
@@ -88,6 +93,15 @@ def test_every_evolved_schedule_runs_around_every_kind_of_torch_optimizer(name: 
         scheduler.step(loss=loss_at(k))
     assert_equal(params, told)
     assert (len(set(used)) > 1) == (schedule != "constant")
+
+
+@pytest.mark.parametrize("schedule", FOLLOWING)
+def test_a_schedule_that_follows_the_rules_own_steps_is_refused_around_another_optimizer(
+    schedule: str,
+) -> None:
+    optimizer = torch.optim.SGD(parameters([(3, 4)]), lr=0.1)
+    with pytest.raises(GenomeError, match=f"{schedule!r} follows the steps .* load both with"):
+        EvolvedSchedule(optimizer, *genome_of("sgd", 0, schedule), horizon=4)
 
 
 @every_case

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from compute_device import DEVICE, ON_CPU
@@ -71,20 +73,51 @@ def test_a_late_group_begins_its_own_training(case: Case) -> None:
 @settings(max_examples=12)
 @given(pattern=st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=7))
 def test_gradients_come_and_go_in_any_pattern(case: Case, pattern: list[list[bool]]) -> None:
-    """Each parameter is trained as if it were alone, by the steps for which it has a gradient."""
+    """Each parameter is trained as if it were alone, by the steps for which it has a gradient.
+
+    With a rule that is not tensorwise it counts with a gradient of zero for the others.
+    """
     together, apart = parameters(SHAPES), parameters(SHAPES)
     optimizer = evolved(case, [{"params": together[:3]}, {"params": together[3:]}], schedule="constant")
+    if not optimizer._learner.rule.tensorwise:
+        whole = evolved(case, apart, schedule="constant")
+        for k, present in enumerate(pattern):
+            _step_without(together, optimizer, k, present)
+            _step_with_zeros(apart, whole, k, present)
+        assert_close(together, apart)
+        return
     alone = [evolved(case, [parameter], schedule="constant") for parameter in apart]
     for k, present in enumerate(pattern):
-        for params in (together, apart):
-            give_gradients(params, k)
-            for parameter, is_there in zip(params, present, strict=True):
-                if not is_there:
-                    parameter.grad = None
-        optimizer.step(loss=2.0)
-        for one in alone:
-            one.step(loss=2.0)
+        _step_without(together, optimizer, k, present)
+        give_gradients(apart, k)
+        for one, is_there in zip(alone, present, strict=True):
+            if is_there:
+                one.step(loss=2.0)
     assert_close(together, apart)
+
+
+def _step_without(params: list[nn.Parameter], optimizer: Any, k: int, present: list[bool]) -> None:
+    """Where a parameter is not ``present``, it has no gradient."""
+    give_gradients(params, k)
+    for parameter, is_there in zip(params, present, strict=True):
+        if not is_there:
+            parameter.grad = None
+    optimizer.step(loss=2.0)
+
+
+def _step_with_zeros(params: list[nn.Parameter], optimizer: Any, k: int, present: list[bool]) -> None:
+    """Where a parameter is not ``present``, its gradient is zero, and it is put back."""
+    if not any(present):
+        return
+    give_gradients(params, k)
+    before = values(params)
+    for parameter, is_there in zip(params, present, strict=True):
+        if not is_there:
+            parameter.grad.zero_()
+    optimizer.step(loss=2.0)
+    for parameter, is_there, value in zip(params, present, before, strict=True):
+        if not is_there:
+            parameter.data.copy_(value)
 
 
 @every_case
@@ -217,7 +250,8 @@ def test_tensors_of_any_shape_and_strides_are_stepped_as_if_alone(
     params[6] = nn.Parameter(apart[6].detach().to(memory_format=torch.channels_last))
     frozen = nn.Parameter(torch.ones(3, device=DEVICE), requires_grad=False)
     whole = nn.Parameter(torch.tensor([1, 2], device=DEVICE), requires_grad=False)
-    alone = [evolved(case, [parameter]) for parameter in apart]
+    tensorwise = evolved(case, apart)._learner.rule.tensorwise
+    alone = [evolved(case, own) for own in ([[p] for p in apart] if tensorwise else [[*apart, frozen]])]
     for room in (2**18, 16):
         monkeypatch.setattr(buckets, "_CPU_COORDINATES" if ON_CPU else "_COORDINATES", room)
         optimizer = evolved(case, [*params, frozen, whole])

@@ -11,7 +11,7 @@ from evometa.genome.genes import Value
 from evometa.layout import Layout
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import RULES, SCHEDULES, Learner, measure_cost
-from evometa.rules.base import StepContext
+from evometa.rules.base import LastStep, StepContext
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
 from evometa.trees import Tree, stack, take, tree_map
 
@@ -55,7 +55,9 @@ def _losses(dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
 
 def _context(k: int, loss: Tensor | None, dtype: torch.dtype = torch.float64) -> StepContext:
     step, horizon = (torch.tensor(n, dtype=dtype, device=DEVICE) for n in (k, HORIZON))
-    return StepContext(LAYOUT, step, horizon, loss)
+    # Any sums will do, as long as those of a task are its own.
+    last = None if loss is None else LastStep(torch.sin(9 * loss), 1 + loss, loss.square())
+    return StepContext(LAYOUT, step, horizon, loss, last)
 
 
 def _run(

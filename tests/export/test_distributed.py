@@ -114,7 +114,7 @@ def test_a_cut_tensor_is_stepped_by_elementwise_rules_and_refused_by_others(
         DTensor.from_local(whole.detach().clone(), first_of_two, [Replicate()], run_check=False)
     )
     evolved(case, [replicated])  # each process has the whole
-    elementwise = evolved(case, [whole])._learner.rule.elementwise
+    elementwise = evolved(case, [whole])._learner.elementwise
     if not elementwise:
         with pytest.raises(ValueError, match=r"is cut into shards, but this .* takes statistics over whole"):
             evolved(case, [part])
@@ -131,6 +131,6 @@ def test_a_cut_tensor_is_stepped_by_elementwise_rules_and_refused_by_others(
 
 def test_some_rules_are_elementwise_and_some_are_not(first_of_two: DeviceMesh) -> None:
     (whole,) = parameters([(2, 2)])
-    found = {case[0]: evolved(case, [whole])._learner.rule.elementwise for case in CASES}
+    found = {case[0]: evolved(case, [whole])._learner.elementwise for case in CASES}
     assert found["adam"]
     assert not found["mlp"]

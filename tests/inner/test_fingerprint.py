@@ -18,7 +18,7 @@ from evometa.rules.learner import learner_space
 
 HORIZONS = (20, 100)
 PLAIN = [name for name, family in RULES if not family.learned]
-FORMULAS = [name for name, family in SCHEDULES if not family.learned]
+FORMULAS = [name for name, family in SCHEDULES if family.build(family.space.complete({})).elementwise]
 #: A schedule that is 0.5 throughout.
 VALUES = {f"schedule_value_{knot}": 0.5 for knot in range(5)}
 

@@ -49,7 +49,7 @@ def _context(step: float, loss: Tensor | None) -> StepContext:
 
 def _plain_step(rule: MLPRule, weights: Tree, inputs: Inputs, task: int) -> Tensor:
     """One task's step: every channel on every coordinate, normalised, through the layers one by one."""
-    features = rule.features
+    features = rule.network.features
     steps = []
     for matrix in matrices(LAYOUT):
         channels, columns = [], []
@@ -71,7 +71,7 @@ def _plain_step(rule: MLPRule, weights: Tree, inputs: Inputs, task: int) -> Tens
                 own = own / (own.square().mean((1, 2), keepdim=True) + 1e-24).sqrt()
             channels.append(own.reshape(len(value), -1))
         hidden = torch.cat(channels)
-        for layer in range(rule.n_layers):
+        for layer in range(rule.network.n_layers):
             weight = weights[f"layer{layer}.weight"] if layer else torch.cat(columns, dim=1)
             hidden = (weight @ hidden + weights[f"layer{layer}.bias"].unsqueeze(1)).clamp(min=0)
         direction, magnitude = weights["output.weight"] @ hidden + weights["output.bias"].unsqueeze(1)
@@ -98,8 +98,8 @@ def test_equals_the_plain_version(features: tuple[str, ...], shared: tuple[str, 
     state = rule.init_state(weights, params, LAYOUT)
     _, state = rule.update(weights, HYPER, state, grads, params, _context(0.0, loss))
     step, after = rule.update(weights, HYPER, state, grads + 1e-4, params, _context(1.0, 0.3 * loss))
-    signals = rule.features.observe(state, grads + 1e-4, params, _context(1.0, 0.3 * loss))
-    inputs = rule.features.inputs(signals)
+    signals = rule.network.features.observe(state, grads + 1e-4, params, _context(1.0, 0.3 * loss))
+    inputs = rule.network.features.inputs(signals)
     assert set(after) == set(state)
     for task in range(2):
         torch.testing.assert_close(
@@ -133,7 +133,7 @@ def test_steps_do_not_depend_on_the_scale_of_the_gradient() -> None:
 def test_hidden_layers_keep_the_size_of_their_inputs() -> None:
     rule, _ = _rule(hidden=32, layers=3)
     weights = rule.init_weights(torch_generator(0))
-    first = torch.cat([weights[f"input.{name}"] for name in rule.features.n_channels], dim=1)
+    first = torch.cat([weights[f"input.{name}"] for name in rule.network.features.n_channels], dim=1)
     for weight in (first, weights["layer1.weight"], weights["layer2.weight"]):
         assert float(weight.square().sum(1).mean()) == pytest.approx(2.0, rel=0.15)
     assert math.isclose(float(weights["layer0.bias"].abs().sum()), 0.0)
