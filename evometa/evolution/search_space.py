@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from evometa.errors import GenomeError, unknown
 from evometa.genome.genes import Value
 from evometa.genome.space import Genes, Space
-from evometa.meta import meta_space
+from evometa.meta import ESTIMATORS, meta_space
 from evometa.meta.genes import ABSENT_UNLESS_NAMED, HELD_UNLESS_NAMED
 from evometa.rules.initialisation import INITIALISATION_SPACE
 from evometa.rules.learner import learner_space
@@ -56,13 +56,31 @@ class SearchSpace:
                 raise GenomeError(f'gene {name!r} counts where init = "learned": say which values init has')
             if name not in known:
                 raise GenomeError(unknown("gene", name, known))
-        bounded = {"meta.steps": {"high": max_meta_steps}, **HELD_UNLESS_NAMED, **limits}
+        common = [name for name, one in ESTIMATORS if not one.needs_initialisation]
+        bounded = {
+            "meta.steps": {"high": max_meta_steps},
+            "meta.estimator": {"options": common},
+            **HELD_UNLESS_NAMED,
+            **limits,
+        }
         absent = ABSENT_UNLESS_NAMED - limits.keys()
         present = {
             name: Space(tuple(gene for gene in space if gene.name not in absent))
             for name, space in full.items()
         }
-        return cls({name: space.restricted(bounded) for name, space in present.items()})
+        found = cls({name: space.restricted(bounded) for name, space in present.items()})
+        found._check_estimators()
+        return found
+
+    def _check_estimators(self) -> None:
+        """Raise GenomeError where a genome could have an estimator that cannot train it."""
+        for space in self.spaces.values():
+            named = space["meta.estimator"].options  # type: ignore[attr-defined]
+            special = [name for name in named if ESTIMATORS[name].needs_initialisation]
+            if special and ("init" not in space or "drawn" in space["init"].allowed):
+                raise GenomeError(
+                    f'meta.estimator = "{special[0]}" trains learned initialisations: set init = "learned"'
+                )
 
     @property
     def families(self) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -91,10 +92,15 @@ class Session(ABC):
 
 
 class Estimator(ABC):
-    """A registry row: a way to estimate the meta-gradient."""
+    """A registry row: a way to estimate the meta-gradient.
+
+    ``needs_initialisation`` says that it trains learned initialisations and nothing else; only campaigns that
+    name it sample it.
+    """
 
     name: str
     summary: str
+    needs_initialisation: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -11,12 +11,13 @@ from evometa.meta.es import ES
 from evometa.meta.genes import FREE_IN_A_COHORT, shared_space
 from evometa.meta.hybrid import Hybrid
 from evometa.meta.pes import PES
+from evometa.meta.reptile import Reptile
 from evometa.meta.tbptt import TruncatedBPTT
 from evometa.registry import MadeOf, Registry
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "evometa.estimators")
 _TBPTT, _ES, _PES = TruncatedBPTT(), ES(), PES()
-for _estimator in (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES)):
+for _estimator in (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES), Reptile()):
     ESTIMATORS.add(_estimator.name, _estimator)
 
 
