@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 
 from evometa.campaign.blame import on_which_tasks
@@ -28,7 +29,7 @@ from evometa.objectives.baseline import (
     baseline_to_json,
 )
 from evometa.rng import derive_seed
-from evometa.rules.registry import RULES
+from evometa.rules.hand_designed import HAND_DESIGNED
 from evometa.tasks.registry import TASKS
 
 #: Seed of the tuning tasks. Not the campaign's: all campaigns on one family share the yardstick.
@@ -38,8 +39,8 @@ _RATE = 1e-3
 
 
 def hand_designed() -> list[str]:
-    """The rules that serve as baselines: all that come with evometa and have nothing to learn."""
-    return [name for name in RULES.built_in if not RULES[name].learned]
+    """The rules that serve as baselines: those of the table, which are for any loss."""
+    return [family.name for family in HAND_DESIGNED]
 
 
 def tuned_baselines(
@@ -106,11 +107,14 @@ def _cacheable(source: TaskSource) -> bool:
 
 def _key(unit: TuningUnit, precision: Precision) -> str:
     """Names everything the result depends on, the versions that computed it included."""
-    versions: Sequence[str] = [
-        importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")
-    ]
-    facts = json.dumps([unit.rule, asdict(unit.wanted), unit.n_points, precision, *versions], sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()
+    facts = [unit.rule, asdict(unit.wanted), unit.n_points, precision, *_versions()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _versions() -> list[str]:
+    """Asked for once: metadata of packages is read from their files."""
+    return [importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")]
 
 
 def _read(cache: Path | None) -> dict[str, TunedBaseline]:

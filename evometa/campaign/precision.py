@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from evometa.campaign.fitness import Evaluated
 from evometa.campaign.runs import objective_values
@@ -28,6 +27,8 @@ def precision_entry(
     Tau is 1 for the same order, 0 for unrelated ones and −1 for the reverse (Kendall 1938; ties as in tau-b);
     null where all genomes are equally good in one of the two, so that there is no order.
     """
+    from scipy import stats  # takes longer to import than all of evometa, and every command would wait for it
+
     tau = float(stats.kendalltau(_meta_losses(genomes, lowered), _meta_losses(genomes, exact)).statistic)
     told = "there is no order to compare" if math.isnan(tau) else f"Kendall's tau is {tau:.3f}"
     line = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from evometa.errors import GenomeError, unknown
-from evometa.genome.genes import Value
+from evometa.genome.genes import Choice, Value
 from evometa.genome.space import Genes, Space
 from evometa.meta import ESTIMATORS, meta_space
 from evometa.meta.genes import ABSENT_UNLESS_NAMED, HELD_UNLESS_NAMED
@@ -20,15 +21,16 @@ def full_space(family: str, *, initialisation: bool = False) -> Space:
 
     Meta-training genes are active where there is something to train: for learned rules always, for
     hand-designed ones when their schedule is learned. With the genes of an ``initialisation`` there may be
-    something to train in any case, so they are always active.
+    something to train in any case, so they are always active. Only estimators that serve the family are
+    offered.
     """
     rule = RULES[family]
     if initialisation:
-        return learner_space(rule).union(INITIALISATION_SPACE, meta_space())
+        return learner_space(rule).union(INITIALISATION_SPACE, meta_space(rule))
     if rule.learned:
-        return learner_space(rule).union(meta_space())
+        return learner_space(rule).union(meta_space(rule))
     learned = tuple(name for name, schedule in SCHEDULES if schedule.learned)
-    meta = [replace(gene, when={"schedule": learned, **gene.when}) for gene in meta_space()]
+    meta = [replace(gene, when={"schedule": learned, **gene.when}) for gene in meta_space(rule)]
     return learner_space(rule).union(meta)
 
 
@@ -56,31 +58,14 @@ class SearchSpace:
                 raise GenomeError(f'gene {name!r} counts where init = "learned": say which values init has')
             if name not in known:
                 raise GenomeError(unknown("gene", name, known))
-        common = [name for name, one in ESTIMATORS if not one.needs_initialisation]
-        bounded = {
-            "meta.steps": {"high": max_meta_steps},
-            "meta.estimator": {"options": common},
-            **HELD_UNLESS_NAMED,
-            **limits,
-        }
+        bounded = {"meta.steps": {"high": max_meta_steps}, **HELD_UNLESS_NAMED, **limits}
         absent = ABSENT_UNLESS_NAMED - limits.keys()
-        present = {
-            name: Space(tuple(gene for gene in space if gene.name not in absent))
-            for name, space in full.items()
-        }
-        found = cls({name: space.restricted(bounded) for name, space in present.items()})
-        found._check_estimators()
-        return found
-
-    def _check_estimators(self) -> None:
-        """Raise GenomeError where a genome could have an estimator that cannot train it."""
-        for space in self.spaces.values():
-            named = space["meta.estimator"].options  # type: ignore[attr-defined]
-            special = [name for name in named if ESTIMATORS[name].needs_initialisation]
-            if special and ("init" not in space or "drawn" in space["init"].allowed):
-                raise GenomeError(
-                    f'meta.estimator = "{special[0]}" trains learned initialisations: set init = "learned"'
-                )
+        spaces = {}
+        for name, space in full.items():
+            present = Space(tuple(gene for gene in space if gene.name not in absent))
+            spaces[name] = present.restricted({**_common_estimators(present), **bounded})
+            _check_estimators(spaces[name])
+        return cls(spaces)
 
     @property
     def families(self) -> list[str]:
@@ -96,3 +81,22 @@ class SearchSpace:
         """Genes of a seed file made complete for this campaign; limited genes keep to their limit."""
         space = self[family]
         return space.complete(space.shared(genes))
+
+
+def _common_estimators(space: Space) -> dict[str, object]:
+    """The limit that leaves those estimators that train whatever a genome has to learn."""
+    named = cast(Choice, space["meta.estimator"]).options
+    return {"meta.estimator": {"options": [o for o in named if not _is_special(o)]}}
+
+
+def _check_estimators(space: Space) -> None:
+    """Raise GenomeError where a genome could have an estimator that cannot train it."""
+    special = [name for name in cast(Choice, space["meta.estimator"]).options if _is_special(name)]
+    if special and ("init" not in space or "drawn" in cast(Choice, space["init"]).options):
+        raise GenomeError(
+            f'meta.estimator = "{special[0]}" trains learned initialisations: set init = "learned"'
+        )
+
+
+def _is_special(estimator: Value) -> bool:
+    return ESTIMATORS[str(estimator)].needs_initialisation

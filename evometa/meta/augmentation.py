@@ -81,6 +81,7 @@ def rescaled(tasks: TaskBatch, param_scale: Tensor, loss_scale: Tensor) -> TaskB
         constants={**tasks.constants, _PARAM_SCALE: param_scale, _LOSS_SCALE: loss_scale},
         loss_and_grad=None if tasks.loss_and_grad is None else _RescaledLossAndGrad(tasks.loss_and_grad),
         for_kernels=None,  # they know the tasks as they were
+        valid_loss=None if tasks.valid_loss is None else _RescaledLoss(tasks.valid_loss),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from evometa.genome.space import Genes, Space
 from evometa.inner.cohort import Cohort
 from evometa.meta.footprint import Footprint
+from evometa.rules.base import RuleFamily
 from evometa.trees import Tree
 
 
@@ -101,6 +102,10 @@ class Estimator(ABC):
     name: str
     summary: str
     needs_initialisation: ClassVar[bool] = False
+
+    def serves(self, family: RuleFamily) -> bool:
+        """Whether it finds meta-gradients for the rules of ``family``; search spaces offer no others."""
+        return True
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from evometa.genome.space import Genes, Space
 from evometa.meta.base import Estimator, MetaGradient, MetaProblem, Session
 from evometa.meta.footprint import Footprint
 from evometa.meta.genes import per_candidate
+from evometa.rules.base import RuleFamily
 from evometa.trees import Tree
 
 
@@ -25,6 +26,9 @@ class Hybrid(Estimator):
         self._first, self._second = first, second
         self.name = f"{first.name}+{second.name}"
         self.summary = f"weighted sum of the meta-gradients of {first.name} and {second.name}"
+
+    def serves(self, family: RuleFamily) -> bool:
+        return self._first.serves(family) and self._second.serves(family)
 
     @property
     def space(self) -> Space:

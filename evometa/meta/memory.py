@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+from torch import Tensor
+
 from evometa.inner.limit import room, too_large, training_bytes
 from evometa.inner.memory import Demand, PartBytes, part_bytes
-from evometa.inner.plan import cut
+from evometa.inner.plan import candidates_per_chunk, cut
 from evometa.meta.augmentation import Part
+from evometa.meta.base import MetaProblem
 from evometa.meta.meta_loss import Objective
 from evometa.meta.replay import Way
 from evometa.rules.learner import Learner
@@ -102,6 +106,20 @@ def particles_at_once(learner: Learner, parts: Sequence[Part], n_kept: int, max_
             return (room(max_bytes, parts) - kept) // one
     what = f"a perturbed training beside {n_kept} that are kept"
     raise too_large(learner, parts[0], what, kept + one, max_bytes)
+
+
+def pieces(problem: MetaProblem, parts: Sequence[Part], n_particles: int, n_kept: int) -> list[Tensor]:
+    """Rows of the particles that train at once on ``parts``; particle j of candidate i is row i·n + j.
+
+    ``n_kept`` trainings of a candidate are kept while others run. Raises MemoryError as
+    :func:`particles_at_once`.
+    """
+    n_candidates, learner = problem.cohort.n_candidates, problem.cohort.learner
+    n_rows = n_candidates * n_particles
+    most = candidates_per_chunk(learner, [part.tasks for part in parts], problem.device, n_rows)
+    if problem.max_bytes is not None:
+        most = min(most, particles_at_once(learner, parts, n_candidates * n_kept, problem.max_bytes))
+    return [torch.tensor(piece, device=problem.device) for piece in cut(n_rows, most)]
 
 
 _Sizes = list[tuple[int, PartBytes]]

@@ -16,12 +16,11 @@ from torch import Tensor
 from evometa.genome.genes import Integer, LogReal
 from evometa.genome.space import Space
 from evometa.inner.cohort import Cohort
-from evometa.inner.plan import candidates_per_chunk, cut
 from evometa.layout import Layout
 from evometa.meta.base import MetaGradient, MetaProblem, Session
-from evometa.meta.episodes import Episode, Segment, segments
+from evometa.meta.episodes import Segment, segments
 from evometa.meta.genes import per_candidate, whole
-from evometa.meta.memory import particles_at_once
+from evometa.meta.memory import pieces
 from evometa.meta.meta_loss import Objective, mean_loss, meta_loss
 from evometa.meta.recorded import Recordings
 from evometa.meta.training import Training, start, train
@@ -49,15 +48,14 @@ class PerturbedSession(Session):
 
     def __init__(self, problem: MetaProblem, *, n_unperturbed: int) -> None:
         genes = problem.genes[0]
+        self._problem = problem
         self._cohort = problem.cohort
-        self._device = problem.device
         self._segments = segments(problem)
         self._objective = replace(Objective.of(genes), second_order=False)
         self._n_pairs = whole(genes, "meta.pairs")
         self._n_particles = 2 * self._n_pairs + n_unperturbed
         self._pieces: list[Tensor] = []
         self._recordings = Recordings()
-        self._max_bytes = problem.max_bytes
         weights = self._cohort.weights
         self._layout = Layout.of({name: value.shape[1:] for name, value in weights.items()})
         self._sigma = per_candidate(problem.genes, "meta.sigma", next(iter(weights.values())))
@@ -113,7 +111,7 @@ class PerturbedSession(Session):
         fresh = segment.start == 0
         if fresh:
             self._forget()
-            self._pieces = self._planned(segment.episode)
+            self._pieces = pieces(self._problem, segment.episode.parts, self._n_particles, self._n_kept)
         for piece, rows in enumerate(self._pieces):
             candidate, particle = rows // self._n_particles, rows % self._n_particles
             perturbed = flat[candidate] + self._sigma[candidate].unsqueeze(-1) * offsets[particle]
@@ -126,17 +124,6 @@ class PerturbedSession(Session):
         self._end_segment()
         judged, seen = torch.cat(outcomes, dim=1).reshape(2, -1, self._n_particles)
         return judged, seen
-
-    def _planned(self, episode: Episode) -> list[Tensor]:
-        """Rows of the particles that train at once, the same while an episode lasts."""
-        n_candidates, learner = self._cohort.n_candidates, self._cohort.learner
-        n_rows = n_candidates * self._n_particles
-        batches = [part.tasks for part in episode.parts]
-        most = candidates_per_chunk(learner, batches, self._device, n_rows)
-        if self._max_bytes is not None:
-            n_kept = n_candidates * self._n_kept
-            most = min(most, particles_at_once(learner, episode.parts, n_kept, self._max_bytes))
-        return [torch.tensor(piece, device=self._device) for piece in cut(n_rows, most)]
 
     def _particles(self, perturbed: Tensor, candidate: Tensor) -> Cohort:
         """The cohort of particles with weights ``perturbed`` ``(n, W)`` and their candidates' genes."""

@@ -13,7 +13,7 @@ from evometa.inner.deadline import check_time
 from evometa.meta.base import MetaProblem, TaskStream
 from evometa.meta.genes import whole
 from evometa.meta.meta_optimizer import MetaOptimizer
-from evometa.meta.registry import ESTIMATORS, meta_genes
+from evometa.meta.registry import estimator_of, meta_genes
 from evometa.trees import Tree, all_finite, packed, unpacked
 
 
@@ -57,12 +57,12 @@ def refine(
 
     Episode e draws its tasks from stream ``e mod len(streams)``; all candidates see the same tasks.
     ``max_bytes`` bounds the memory that this takes and does not change what comes out. Raises MemoryError
-    where it cannot be done within it.
+    where it cannot be done within it, GenomeError where their estimator serves other rules.
     """
     genes = tuple(meta_genes(candidate.genes) for candidate in candidates)
     cohort = Cohort.of(candidates, device, dtype)
     problem = MetaProblem(cohort, genes, tuple(streams), device, dtype, max_bytes)
-    session = ESTIMATORS[str(genes[0]["meta.estimator"])].begin(problem)
+    session = estimator_of(cohort.learner, genes[0]).begin(problem)
     optimizer = MetaOptimizer(cohort.weights, genes)
     losses, ways, n_inner_steps = [], set(), 0
     for _ in range(whole(genes[0], "meta.steps")):

@@ -4,26 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from evometa.errors import GenomeError
 from evometa.genome.genes import Value
 from evometa.genome.space import Genes, Space, switched
 from evometa.meta.base import Estimator
+from evometa.meta.dqn import DQN
 from evometa.meta.es import ES
 from evometa.meta.genes import FREE_IN_A_COHORT, shared_space
 from evometa.meta.hybrid import Hybrid
 from evometa.meta.pes import PES
+from evometa.meta.ppo import PPO
+from evometa.meta.reinforce import Reinforce
 from evometa.meta.reptile import Reptile
 from evometa.meta.tbptt import TruncatedBPTT
 from evometa.registry import MadeOf, Registry
+from evometa.rules.base import RuleFamily
+from evometa.rules.learner import Learner
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "evometa.estimators")
 _TBPTT, _ES, _PES = TruncatedBPTT(), ES(), PES()
-for _estimator in (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES), Reptile()):
+_BY_GRADIENT_OR_PERTURBATION = (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES))
+for _estimator in (*_BY_GRADIENT_OR_PERTURBATION, Reinforce(), PPO(), DQN(), Reptile()):
     ESTIMATORS.add(_estimator.name, _estimator)
 
 
-def meta_space() -> Space:
-    """All genes of level 1: the shared ones, then the estimators', active under the names of those."""
-    return _SPACES()[1]
+def meta_space(family: RuleFamily | None = None) -> Space:
+    """All genes of level 1: the shared ones, then the estimators', active under the names of those.
+
+    Of a ``family`` those of the estimators that serve it alone: what others may do does not concern it.
+    """
+    if family is None:
+        return _SPACES()[1]
+    return _spaces([(name, estimator) for name, estimator in ESTIMATORS if estimator.serves(family)])[1]
+
+
+def estimator_of(learner: Learner, genes: Genes) -> Estimator:
+    """The estimator that the complete ``meta.…`` genes name. Raises GenomeError where it serves others."""
+    name = str(genes["meta.estimator"])
+    if not ESTIMATORS[name].serves(learner.rule_family):
+        served = [other for other, estimator in ESTIMATORS if estimator.serves(learner.rule_family)]
+        raise GenomeError(
+            f"estimator {name!r} does not serve rule {learner.family!r} (those that do: {', '.join(served)})"
+        )
+    return ESTIMATORS[name]
 
 
 def meta_genes(genes: Genes) -> dict[str, Value]:

@@ -18,6 +18,7 @@ from evometa.meta.meta_loss import Objective, mean_loss
 from evometa.meta.recorded import Recordings
 from evometa.meta.replay import Way, backpropagate
 from evometa.meta.training import Training, start
+from evometa.rules.base import RuleFamily
 from evometa.trees import Tree
 
 
@@ -29,6 +30,9 @@ class TruncatedBPTT(Estimator):
 
     name = "tbptt"
     summary = "truncated backpropagation through the inner steps, with or without the second-order term"
+
+    def serves(self, family: RuleFamily) -> bool:
+        return family.differentiable
 
     @property
     def space(self) -> Space:

@@ -188,6 +188,8 @@ class RuleFamily(ABC):
     summary: str
     #: whether its rules have weights φ of their own to meta-train
     learned: ClassVar[bool] = False
+    #: whether its steps have a derivative by the weights, without which none can be backpropagated to them
+    differentiable: bool = True
 
     @property
     @abstractmethod

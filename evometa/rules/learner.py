@@ -114,6 +114,12 @@ class Learner:
     def rule(self) -> UpdateRule:
         return self.rule_family.build(dict(self.genes))
 
+    def with_rule(self, rule: UpdateRule) -> Learner:
+        """This learner with ``rule`` in place of its own: the same decisions, made in another way."""
+        other = replace(self)
+        other.__dict__["rule"] = rule  # where the cached property would put it
+        return other
+
     @cached_property
     def schedule(self) -> Schedule:
         return self.schedule_family.build(dict(self.genes))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from evometa.registry import Registry
 from evometa.rules.base import RuleFamily
+from evometa.rules.controller import CONTROLLERS
 from evometa.rules.hand_designed import HAND_DESIGNED
 from evometa.rules.meta_lstm import MetaLSTMFamily
 from evometa.rules.mlp import MLPFamily
+from evometa.rules.proximal import ProximalFamily
 from evometa.rules.recurrent import RecurrentFamily
 from evometa.rules.schedule_base import ScheduleFamily
 from evometa.rules.schedule_hypergradient import HypergradientFamily
@@ -14,7 +16,14 @@ from evometa.rules.schedule_learned import RecurrentScheduleFamily
 from evometa.rules.schedules import FORMULA_SCHEDULES
 
 RULES: Registry[RuleFamily] = Registry("rule", "evometa.rules")
-for _family in (*HAND_DESIGNED, RecurrentFamily(), MLPFamily(), MetaLSTMFamily()):
+for _family in (
+    *HAND_DESIGNED,
+    RecurrentFamily(),
+    MLPFamily(),
+    MetaLSTMFamily(),
+    ProximalFamily(),
+    *CONTROLLERS,
+):
     RULES.add(_family.name, _family)
 
 SCHEDULES: Registry[ScheduleFamily] = Registry("schedule", "evometa.schedules")

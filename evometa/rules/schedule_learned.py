@@ -1,11 +1,7 @@
 """A learned schedule: a small GRU per task that reads statistics of the training loss and scales the step.
 
-Inputs at every step, from ``l = log(loss/|first loss|)``: l, its change since the last step, its distance to
-moving averages of it at several time scales, whether the loss was known, the progress, and the logarithm of
-the horizon. The ratio is clamped to [1e-8, 1e8], so a negative loss reads as the smallest positive one.
-
-Without a loss (``context.loss`` is None) or with a non-finite one, the statistics of that task keep their
-last values (all 0 before the first known loss), the change is 0 and the last input says so.
+Inputs at every step: the statistics of :mod:`evometa.rules.loss_statistics`, the progress, and the logarithm
+of the horizon.
 """
 
 from __future__ import annotations
@@ -19,20 +15,21 @@ from evometa.genome.genes import Integer
 from evometa.genome.space import Genes, Space
 from evometa.rules.base import Hyper, StepContext
 from evometa.rules.cells import GRU
+from evometa.rules.loss_statistics import (
+    N_PROGRESS_ROWS,
+    N_ROWS,
+    init_statistics,
+    progress_rows,
+    read_value,
+    value_rows,
+)
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
 from evometa.trees import Tree, under_prefix, with_prefix
 
 #: The factor lies in [exp(−LOG_BOUND), exp(LOG_BOUND)].
 LOG_BOUND = 3.0
-#: Decay rates of the moving averages of the log loss.
-DECAYS = (0.5, 0.9, 0.99)
-#: l, change, known, progress, log horizon, and a distance per decay.
-N_INPUTS = 5 + len(DECAYS)
-
-#: A loss is clamped to this multiple of the first loss, and its inverse, before the logarithm.
-_MAX_RATIO = 1e8
-#: Brings l (natural logarithm) and log₁₀ of the horizon to the order of 1.
-_LOG_SCALE = 0.2
+#: Of the loss, then the progress and the horizon.
+N_INPUTS = N_ROWS + N_PROGRESS_ROWS
 
 
 class RecurrentSchedule(Schedule):
@@ -48,54 +45,14 @@ class RecurrentSchedule(Schedule):
         return {**with_prefix("cell", cell), **with_prefix("output", output)}
 
     def init_state(self, weights: Tree, n_tasks: int, like: Tensor) -> Tree:
-        """``first_loss`` is 0 until a loss is known."""
-        return {
-            "hidden": like.new_zeros((n_tasks, self.n_hidden)),
-            "first_loss": like.new_zeros((n_tasks,)),
-            "log_loss": like.new_zeros((n_tasks,)),
-            "averages": like.new_zeros((n_tasks, len(DECAYS))),
-        }
+        return {"hidden": like.new_zeros((n_tasks, self.n_hidden)), **init_statistics(n_tasks, like)}
 
     def factor(self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tensor, Tree]:
-        known, statistics = _read_loss(state, context.loss)
-        log_loss = statistics["log_loss"]
-        distances = log_loss.unsqueeze(-1) - statistics["averages"]
-        rows = torch.stack(
-            [
-                log_loss * _LOG_SCALE,
-                (log_loss - state["log_loss"]) * _LOG_SCALE,
-                *(distances * _LOG_SCALE).unbind(-1),
-                known,
-                context.progress.expand_as(known),
-                (context.horizon.log10() * _LOG_SCALE).expand_as(known),
-            ]
-        )
+        known, statistics = read_value(state, context.loss)
+        rows = torch.stack([*value_rows(state, known, statistics), *progress_rows(context, known)])
         hidden, _ = GRU(under_prefix("cell", weights), rows, state["hidden"].T, None)
         output = weights["output.weight"] @ hidden + weights["output.bias"]
         return torch.exp(LOG_BOUND * torch.tanh(output)), {**statistics, "hidden": hidden.T}
-
-
-def _read_loss(state: Tree, loss: Tensor | None) -> tuple[Tensor, Tree]:
-    """Which tasks' losses are known, (T,) of 0 and 1, and the statistics after this step."""
-    if loss is None:
-        kept = {name: state[name] for name in ("first_loss", "log_loss", "averages")}
-        return torch.zeros_like(state["log_loss"]), kept
-    loss = loss.to(state["log_loss"].dtype)
-    finite = torch.isfinite(loss)
-    # A value that is masked out afterwards must be finite before, or its derivative is NaN all the same.
-    safe = torch.where(finite, loss, torch.ones_like(loss))
-    tiny = torch.finfo(loss.dtype).tiny
-    starts = finite & (state["first_loss"] == 0)
-    first_loss = torch.where(starts, safe.abs().clamp(min=tiny), state["first_loss"])
-    divisor = torch.where(first_loss > 0, first_loss, torch.ones_like(first_loss))
-    ratio = (safe / divisor).clamp(1 / _MAX_RATIO, _MAX_RATIO)
-    log_loss = torch.where(finite, ratio.log(), state["log_loss"])
-    moved = [
-        average + (1 - decay) * (log_loss - average)
-        for decay, average in zip(DECAYS, state["averages"].unbind(-1), strict=True)
-    ]
-    averages = torch.where(finite.unsqueeze(-1), torch.stack(moved, dim=-1), state["averages"])
-    return finite.to(loss.dtype), {"first_loss": first_loss, "log_loss": log_loss, "averages": averages}
 
 
 class RecurrentScheduleFamily(ScheduleFamily):

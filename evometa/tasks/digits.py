@@ -70,7 +70,7 @@ class Digits(TaskFamily):
         check_architectures(self.name, self.widths, self.depths, self.activations, self.inits)
         check_choice(self.name, "pool", self.pool, ("split", "all"))
         check_integer(self.name, "tasks_per_architecture", self.tasks_per_architecture, 1)
-        pools = [_pool(self.pool, split) for split in ARCHITECTURES]
+        pools = [image_pool(self.pool, split) for split in ARCHITECTURES]
         for option, size, largest in (
             ("train_size", self.train_size, min(pool.n_train for pool in pools)),
             ("valid_size", self.valid_size, min(pool.n_valid for pool in pools)),
@@ -94,7 +94,7 @@ class Digits(TaskFamily):
     def _batch(
         self, split: Split, architecture: Architecture, n_tasks: int, generator: torch.Generator
     ) -> TaskBatch:
-        pool = _pool(self.pool, split)
+        pool = image_pool(self.pool, split)
         model = architecture.model(N_PIXELS, N_CLASSES, "class")
         valid_rows = None
         if pool.n_valid:
@@ -127,7 +127,8 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _pool(kind: str, split: Split) -> Pool:
+def image_pool(kind: str, split: Split) -> Pool:
+    """The images of ``split`` where ``kind`` is "split", all of them, none held out, where it is "all"."""
     pixels, labels = images()
     if kind == "all":
         return Pool(pixels, labels, len(pixels))

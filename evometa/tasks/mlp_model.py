@@ -171,9 +171,9 @@ class MLP:
 
         outputs = scores[-1].reshape(n_candidates, n_tasks, *scores[-1].shape[1:])
         if self.target == "class":
-            losses, delta = _cross_entropy_head(outputs, y)
+            losses, delta = cross_entropy_head(outputs, y)
         else:
-            losses, delta = _squared_error_head(outputs, y.mT if self.target == "values" else y.unsqueeze(1))
+            losses, delta = squared_error_head(outputs, y.mT if self.target == "values" else y.unsqueeze(1))
         delta = delta.flatten(0, 1)
         parts: list[Tensor] = []
         for layer in reversed(range(len(weights))):
@@ -194,7 +194,7 @@ class MLP:
         )
 
 
-def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy (P, T) of scores (P, T, classes, B) and its derivative by the scores."""
     n_candidates, n_tasks, n_classes, n_rows = scores.shape
     log_probabilities = scores.log_softmax(2)
@@ -203,7 +203,7 @@ def _cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
     return -picked.mean((2, 3)), (log_probabilities.exp() - one_hot) / n_rows
 
 
-def _squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def squared_error_head(outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean squared error (P, T) of outputs (P, T, C, B) against (T, C, B), its derivative by the outputs."""
     residual = outputs - values
     return residual.square().mean((2, 3)), residual * (2 / (values.shape[-2] * values.shape[-1]))

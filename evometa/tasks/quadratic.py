@@ -11,9 +11,17 @@ from torch import Tensor
 
 from evometa.layout import Layout
 from evometa.tasks.base import Batch, Split, TaskBatch, TaskFamily
-from evometa.tasks.options import check_choice, check_integer, check_request
+from evometa.tasks.options import check_choice, check_integer, check_range, check_request, refuse
+from evometa.tasks.sampling import log_uniform
 
-KINDS = ("l2l", "open_l2o")
+KINDS = ("l2l", "open_l2o", "conditioned")
+
+#: Condition numbers of the Hessian in each split of kind "conditioned".
+CONDITIONS: dict[Split, tuple[float, float]] = {
+    "meta_train": (10.0, 1e3),
+    "meta_valid": (30.0, 3e3),
+    "meta_test": (1e2, 1e4),
+}
 
 #: Ten orders of magnitude below the starts (≈106 and ≈3.35) float32 is still exact to ~1e-12; a first-order
 #: method that gets below a millionth within some hundred steps has solved the task.
@@ -22,16 +30,23 @@ NOISE_FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class Quadratic(TaskFamily):
-    """f(x) = ‖Wx − y‖² of ``dim`` coordinates, without minibatch noise; the splits share one distribution.
+    """f(x) = ‖Wx − y‖² of ``dim`` coordinates, without minibatch noise; the minimum is 0.
+
+    The splits share one distribution, but for the condition numbers of kind "conditioned".
 
     Attributes:
         kind: "l2l": W, y, x₀ ~ N(0, 1) (Andrychowicz et al. 2016); "open_l2o": W, y ~ U(0, 1) and
-            x₀ ~ N(0, 0.01²) (Chen et al. 2022).
+            x₀ ~ N(0, 0.01²) (Chen et al. 2022); "conditioned": the Hessian 2WᵀW has a condition number drawn
+            log-uniformly, eigenvalues spread evenly in the logarithm from 1 down, and random axes; the
+            minimum and x₀ ~ N(0, 1).
         dim: number of coordinates.
+        condition: range of the condition numbers, for all splits; None: each split's own. For kind
+            "conditioned" alone.
     """
 
-    kind: Literal["l2l", "open_l2o"] = "l2l"
+    kind: Literal["l2l", "open_l2o", "conditioned"] = "l2l"
     dim: int = 10
+    condition: tuple[float, float] | None = None
 
     name = "quadratic"
     summary = "random quadratics ‖Wx − y‖²: exact losses, closed-form gradients"
@@ -39,15 +54,25 @@ class Quadratic(TaskFamily):
     def __post_init__(self) -> None:
         check_choice(self.name, "kind", self.kind, KINDS)
         check_integer(self.name, "dim", self.dim, 1)
+        if self.condition is not None:
+            if self.kind != "conditioned":
+                raise refuse(self.name, "condition", self.condition, 'left out unless kind = "conditioned"')
+            check_range(self.name, "condition", self.condition)
+            if self.condition[0] < 1:
+                raise refuse(self.name, "condition", self.condition, "numbers of at least 1")
 
     def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:
         """One batch of ``n_tasks`` quadratics."""
         check_request(self.name, split, n_tasks)
-        draw = torch.randn if self.kind == "l2l" else torch.rand
-        constants = {
-            "W": draw((n_tasks, self.dim, self.dim), generator=generator),
-            "y": draw((n_tasks, self.dim), generator=generator),
-        }
+        if self.kind == "conditioned":
+            condition = log_uniform((n_tasks,), self.condition or CONDITIONS[split], generator)
+            constants = _conditioned(self.dim, condition, generator)
+        else:
+            draw = torch.randn if self.kind == "l2l" else torch.rand
+            constants = {
+                "W": draw((n_tasks, self.dim, self.dim), generator=generator),
+                "y": draw((n_tasks, self.dim), generator=generator),
+            }
         batch = TaskBatch(
             family=self.name,
             description=f"quadratic {self.kind}, {self.dim} coordinates",
@@ -62,8 +87,18 @@ class Quadratic(TaskFamily):
         return [batch]
 
     def _init_params(self, n_tasks: int, generator: torch.Generator) -> Tensor:
-        scale = 1.0 if self.kind == "l2l" else 0.01
+        scale = 0.01 if self.kind == "open_l2o" else 1.0
         return scale * torch.randn((n_tasks, self.dim), generator=generator)
+
+
+def _conditioned(dim: int, condition: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """W and y where 2WᵀW has eigenvalues from 1 down to 1/``condition`` (T,), and Wx = y for x ~ N(0, 1)."""
+    n_tasks = len(condition)
+    axes = torch.linalg.qr(torch.randn((n_tasks, dim, dim), generator=generator)).Q
+    spread = torch.linspace(0.0, 1.0, dim)
+    weight = (condition.unsqueeze(-1) ** -spread / 2).sqrt().unsqueeze(-1) * axes
+    minimum = torch.randn((n_tasks, dim), generator=generator)
+    return {"W": weight, "y": (weight @ minimum.unsqueeze(-1)).squeeze(-1)}
 
 
 def quadratic_loss(params: Tensor, batch: Batch) -> Tensor:

@@ -8,22 +8,41 @@ from collections.abc import Callable, Mapping
 from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
 from evometa.tasks.base import TaskFamily
+from evometa.tasks.conv import Conv
 from evometa.tasks.digits import Digits
 from evometa.tasks.few_shot_digits import FewShotDigits
 from evometa.tasks.few_shot_glyphs import FewShotGlyphs
+from evometa.tasks.linear_models import LinearModels
 from evometa.tasks.metric import Metric
 from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
+from evometa.tasks.physics_informed import PhysicsInformed
 from evometa.tasks.quadratic import Quadratic
+from evometa.tasks.rastrigin import Rastrigin
 from evometa.tasks.rosenbrock import Rosenbrock
 from evometa.tasks.sinusoid import Sinusoid
+from evometa.tasks.sparse_recovery import SparseRecovery
 from evometa.tasks.tabular import Tabular
 
 #: What makes a family from its options: a TaskFamily class, or any function that returns a family.
 Factory = Callable[..., TaskFamily]
 
 TASKS: Registry[Factory] = Registry("task family", "evometa.tasks")
-for _family in (Digits, Tabular, Quadratic, Rosenbrock, NeuralFields, Sinusoid, FewShotGlyphs, FewShotDigits):
+for _family in (
+    Digits,
+    Tabular,
+    Quadratic,
+    Rosenbrock,
+    NeuralFields,
+    Rastrigin,
+    LinearModels,
+    SparseRecovery,
+    Conv,
+    PhysicsInformed,
+    Sinusoid,
+    FewShotGlyphs,
+    FewShotDigits,
+):
     TASKS.add(_family.name, _family)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from evometa.layout import Layout
 from evometa.tasks.base import Batch, Split, TaskBatch, TaskFamily
 from evometa.tasks.options import check_integers, check_range, check_request
-from evometa.tasks.sampling import balanced
+from evometa.tasks.sampling import balanced, log_uniform
 
 #: Dimensions and range of b of each split; b = 100 is the textbook's function.
 DIMS: dict[Split, tuple[int, ...]] = {"meta_train": (2, 4, 8), "meta_valid": (3, 6), "meta_test": (5, 10)}
@@ -65,10 +64,9 @@ class Rosenbrock(TaskFamily):
 
     def _batch(self, split: Split, dim: int, n_tasks: int, generator: torch.Generator) -> TaskBatch:
         a_low, a_high = self.a_range
-        b_low, b_high = (math.log(end) for end in self.b_range or B_RANGES[split])
         constants = {
             "a": a_low + (a_high - a_low) * torch.rand(n_tasks, generator=generator),
-            "b": (b_low + (b_high - b_low) * torch.rand(n_tasks, generator=generator)).exp(),
+            "b": log_uniform((n_tasks,), self.b_range or B_RANGES[split], generator),
         }
         return TaskBatch(
             family=self.name,

@@ -1,7 +1,8 @@
-"""How the families draw: balanced choices, disjoint pools of rows, subsets of a pool."""
+"""How the families draw: balanced choices, disjoint pools of rows, subsets of a pool, scales."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
@@ -45,3 +46,9 @@ def subsets(rows: Tensor, n_tasks: int, size: int, generator: torch.Generator) -
     """For each of T tasks ``size`` different entries of ``rows``, ``(T, size)``."""
     order = torch.rand((n_tasks, len(rows)), generator=generator).argsort(dim=-1)
     return rows[order[:, :size]]
+
+
+def log_uniform(shape: tuple[int, ...], bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Draws whose logarithm is uniform between those of ``bounds``, both positive."""
+    low, high = (math.log(end) for end in bounds)
+    return (low + (high - low) * torch.rand(shape, generator=generator)).exp()

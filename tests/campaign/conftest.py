@@ -42,10 +42,21 @@ n_points = 3
 
 @pytest.fixture
 def small(tmp_path: Path) -> CampaignConfig:
-    """Three generations of six on 3-d quadratics; about a second."""
-    path = tmp_path / "small.toml"
+    """Three generations of six on 3-d quadratics; a third of a second."""
+    return _small(tmp_path)
+
+
+def _small(folder: Path) -> CampaignConfig:
+    path = folder / "small.toml"
     path.write_text(SMALL)
     return load_config(path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of the small campaign, undisturbed; to be read only."""
+    folder = tmp_path_factory.mktemp("finished")
+    return _run(_small(folder), folder / "campaign.db")
 
 
 class Run(Protocol):

@@ -42,11 +42,6 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def finished(run: Run, small: CampaignConfig, tmp_path: Path) -> Path:
-    return run(small, tmp_path / "whole" / "campaign.db")
-
-
 @pytest.mark.parametrize("stop", [(1, ""), (2, "refinement"), (2, "evaluation"), (3, "final"), (3, "report")])
 def test_an_interrupted_campaign_resumes_to_the_same_content(
     run: Run, small: CampaignConfig, finished: Path, tmp_path: Path, stop: tuple[int, str]
@@ -92,13 +87,18 @@ def test_torch_s_global_generator_is_left_alone(run: Run, small: CampaignConfig,
 def test_threads_and_garbage_collection_are_left_as_they_were(
     run: Run, small: CampaignConfig, tmp_path: Path
 ) -> None:
-    before = torch.get_num_threads(), gc.get_freeze_count()
+    n_threads, n_frozen = torch.get_num_threads(), gc.get_freeze_count()
+    assert n_frozen > 0, "see pytest_collection_finish"
     torch.set_num_threads(2)
     try:
-        run(small, tmp_path / "campaign.db")
-        assert (torch.get_num_threads(), gc.get_freeze_count()) == (2, before[1])
+        run(small, tmp_path / "among_frozen" / "campaign.db")
+        assert (torch.get_num_threads(), gc.get_freeze_count()) == (2, n_frozen)
+        gc.unfreeze()
+        run(small, tmp_path / "among_none" / "campaign.db")
+        assert (torch.get_num_threads(), gc.get_freeze_count()) == (2, 0)
     finally:
-        torch.set_num_threads(before[0])
+        torch.set_num_threads(n_threads)
+        gc.freeze()
 
 
 def test_the_store_holds_what_happened(small: CampaignConfig, finished: Path) -> None:

@@ -249,8 +249,8 @@ def test_a_campaign_is_called_as_its_folder_is(alone: CampaignConfig, tmp_path: 
     ],
 )
 def test_nothing_is_written_for_a_wrong_configuration(
-    small: CampaignConfig, user_session: None, tmp_path: Path, change: Any, said: str
+    alone: CampaignConfig, user_session: None, tmp_path: Path, change: Any, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
-        run_campaign(replace(small, **change), tmp_path / "runs")
+        run_campaign(replace(alone, **change), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

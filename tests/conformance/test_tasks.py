@@ -42,6 +42,8 @@ def user_family() -> TaskFamily:
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     **{name: (lambda name=name: build_family(name, {})) for name in TASKS.names()},
     "open_l2o": lambda: build_family("quadratic", {"kind": "open_l2o"}),
+    "conditioned": lambda: build_family("quadratic", {"kind": "conditioned"}),
+    "nmse": lambda: build_family("sparse_recovery", {"measure": "nmse"}),
     "linear": lambda: build_family("tabular", {"depths": [0]}),
     "all digits": lambda: build_family("digits", {"pool": "all", "batch_size": 128}),
     "fourier fields": lambda: build_family(
@@ -50,12 +52,21 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "supervised": user_family,
 }
 #: What does not hold data, and what shares its data between splits because its options say so.
-WITHOUT_DATA = {"quadratic", "open_l2o", "rosenbrock"}
+WITHOUT_DATA = {
+    "quadratic",
+    "open_l2o",
+    "conditioned",
+    "rosenbrock",
+    "rastrigin",
+    "linear_models",
+    "sparse_recovery",
+    "nmse",
+}
 SHARES_ROWS = {"all digits"}
 #: What draws rows of its own for every task, from one distribution.
 MAKES_ROWS = {"sinusoid"}
 #: Whose rows are places in a domain, alike in all splits: what a split has to itself, their own tests say.
-PLACES = {"neural_fields", "fourier fields"}
+PLACES = {"neural_fields", "fourier fields", "physics_informed"}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
@@ -201,7 +212,7 @@ def test_splits_share_no_row(family: TaskFamily, name: str) -> None:
         assert not valid & test
 
 
-@pytest.mark.parametrize("default_family", ["digits", "tabular", "rosenbrock"])
+@pytest.mark.parametrize("default_family", ["digits", "tabular", "rosenbrock", "rastrigin", "linear_models"])
 def test_splits_share_no_architecture(default_family: str) -> None:
     family = build_family(default_family, {})
     shapes = [

@@ -75,8 +75,10 @@ def test_a_cluster_computes_what_this_process_computes(cluster: Executor) -> Non
 
 
 def test_a_lost_worker_of_a_cluster_costs_the_candidate_that_ended_it_alone(
-    cluster: Executor, tmp_path: Path
+    cluster: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for losses in ("_MOST_LOSSES", "_MOST_LOSSES_OF_ONE"):
+        monkeypatch.setattr(f"evometa.execution.dispatch.{losses}", 1)
     some = [FaultyUnit((candidate(f"good {i}", "sgd"),)) for i in range(3)]
     fatal = FaultyUnit(
         (candidate("a", "sgd"), candidate("bad", "sgd")), "exits", bad=("bad",), diary=str(tmp_path)
@@ -87,7 +89,7 @@ def test_a_lost_worker_of_a_cluster_costs_the_candidate_that_ended_it_alone(
     for result in results:
         if ids(result) == ["bad"]:
             assert result.status == Status.ERROR
-            assert result.message.startswith("lost 3 workers: ")
+            assert result.message.startswith("lost 1 workers: ")
         else:
             assert (result.status, result.value) == (Status.COMPLETE, ids(result))
 
@@ -95,13 +97,13 @@ def test_a_lost_worker_of_a_cluster_costs_the_candidate_that_ended_it_alone(
 def test_a_worker_of_a_cluster_that_hangs_is_ended(
     cluster: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evometa.execution.dispatch._GRACE_SECONDS", -76.0)  # 14 s for one candidate
+    monkeypatch.setattr("evometa.execution.dispatch._GRACE_SECONDS", -82.0)  # 8 s for one candidate
     stuck = FaultyUnit((candidate("stuck", "sgd"),), "hangs", bad=("stuck",))
     # Each candidate adds to the patience: the worker that has to start anew may be slow about it.
     good = FaultyUnit(tuple(candidate(f"good {i}", "sgd") for i in range(4)))
     first, last = cluster.run([stuck, good])  # type: ignore[list-item]
     assert (first.status, last.status) == (Status.TIMEOUT, Status.COMPLETE)
-    assert first.message == "no answer within 14 s, so its worker was ended"
+    assert first.message == "no answer within 8 s, so its worker was ended"
 
 
 @pytest.mark.parametrize(("backend", "module"), [("dask", "distributed"), ("ray", "ray")])

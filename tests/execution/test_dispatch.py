@@ -40,97 +40,13 @@ def ids(result: UnitResult) -> list[str]:
     return [candidate.id for candidate in result.unit.candidates]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def no_workers_left() -> Iterator[None]:
+    """Tests that lose no workers share them: a worker takes seconds to import PyTorch."""
     yield
     pool = LokyPool(2)
     pool._is_started = True
     pool.close()
-
-
-@pytest.mark.parametrize(
-    ("names", "fault", "status", "message"),
-    [
-        (["a", "bad", "b"], "killed", Status.OUT_OF_MEMORY, "killed by SIGKILL, as where memory runs out"),
-        (["bad"], "exits", Status.ERROR, "exit code 7"),
-        (["bad"], "segfaults", Status.ERROR, "killed by SIGSEGV"),
-    ],
-)
-def test_a_candidate_that_ends_its_worker_costs_its_own_row_only(
-    names: list[str], fault: str, status: Status, message: str
-) -> None:
-    results = run([*good(2), FaultyUnit(named(*names), fault, bad=("bad",)), *good(2)])
-    assert [name for result in results for name in ids(result)] == (
-        ["good 0", "good 1", *names, "good 0", "good 1"]
-    )
-    for result in results:
-        if ids(result) == ["bad"]:
-            assert (result.status, result.value) == (status, None)
-            assert result.message == f"lost 3 workers: {message}"
-        else:
-            assert (result.status, result.value) == (Status.COMPLETE, ids(result))
-
-
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_a_worker_killed_from_outside_costs_nothing(n_workers: int, tmp_path: Path) -> None:
-    unlucky = FaultyUnit(named("unlucky"), "killed", bad=("unlucky",), diary=str(tmp_path), n_times=2)
-    results = run([*good(2), unlucky, *good(4)], n_workers)
-    assert {result.status for result in results} == {Status.COMPLETE}
-    assert [result.value for result in results] == [ids(result) for result in results]
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_a_unit_that_looks_at_the_time_is_halved_until_what_takes_long_stands_alone() -> None:
-    unit = FaultyUnit(named("a", "b", "slow"), "takes long", bad=("slow",))
-    for n_workers in (1, 2):
-        results = run([unit, *good(1)], n_workers, seconds=0.2)
-        assert [name for result in results for name in ids(result)] == ["a", "b", "slow", "good 0"]
-        assert [result.status for result in results if ids(result) == ["slow"]] == [Status.TIMEOUT]
-        assert [result.message for result in results if ids(result) == ["slow"]] == [
-            "OutOfTime: not done after 0.2 s"
-        ]
-        assert sum(result.status == Status.COMPLETE for result in results) == len(results) - 1
-
-
-def test_a_unit_that_hangs_is_ended_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "_GRACE_SECONDS", 10.0)
-    stuck = FaultyUnit(named("stuck"), "hangs", bad=("stuck",))
-    # Each candidate adds to the patience: new workers import PyTorch meanwhile, and may be slow about it.
-    many = [FaultyUnit(named(*(f"good {i} {j}" for j in range(60)))) for i in range(3)]
-    diligent = FaultyUnit(named(*(f"diligent {j}" for j in range(60))), seconds=0.5, diary=str(tmp_path))
-    stuck_result, *others = run([stuck, *many, diligent], seconds=1.0)
-    assert stuck_result.status == Status.TIMEOUT
-    assert stuck_result.message == "no answer within 12 s, so its worker was ended"
-    assert {result.status for result in others} == {Status.COMPLETE}
-
-
-def test_what_cannot_travel_back_is_an_error_of_its_unit() -> None:
-    odd = FaultyUnit(named("odd"), "does not travel", bad=("odd",))
-    first, result, last = run([*good(1), odd, *good(1)])
-    assert [first.status, result.status, last.status] == [Status.COMPLETE, Status.ERROR, Status.COMPLETE]
-    assert result.message.count("\n") == 0
-
-
-class _Doomed(LokyPool):
-    """Workers that end whatever they are given."""
-
-    def submit(self, work: Work) -> Future[Outcome]:
-        return super().submit(replace(work, unit=FaultyUnit(named("any"), "exits", bad=("any",))))
-
-
-def test_workers_that_never_compute_anything_end_the_run() -> None:
-    with pytest.raises(
-        ExecutionError, match=r"^workers end before they have computed anything \(exit code 7\); see whether"
-    ):
-        Executor(CPU, pool=_Doomed(2)).run(good(20))  # type: ignore[arg-type]
-
-
-def test_a_worker_lost_while_it_waits_is_replaced() -> None:
-    executor = Executor(CPU, pool=LokyPool(2))
-    (first,) = executor.run(good(1))  # type: ignore[arg-type]
-    executor.stop()
-    (again,) = executor.run(good(1))  # type: ignore[arg-type]
-    assert first.value == again.value == ["good 0"]
 
 
 def test_results_come_in_the_order_of_units_each_when_those_before_it_are_there() -> None:
@@ -138,6 +54,13 @@ def test_results_come_in_the_order_of_units_each_when_those_before_it_are_there(
     seen: list[str] = []
     Executor(CPU, pool=LokyPool(2)).run(units, lambda result: seen.extend(ids(result)))  # type: ignore[arg-type]
     assert seen == [f"{i}" for i in range(9)]
+
+
+def test_what_cannot_travel_back_is_an_error_of_its_unit() -> None:
+    odd = FaultyUnit(named("odd"), "does not travel", bad=("odd",))
+    first, result, last = run([*good(1), odd, *good(1)])
+    assert [first.status, result.status, last.status] == [Status.COMPLETE, Status.ERROR, Status.COMPLETE]
+    assert result.message.count("\n") == 0
 
 
 def test_workers_from_before_find_modules_that_came_later(
@@ -152,6 +75,86 @@ def test_workers_from_before_find_modules_that_came_later(
     wanted = request("came_later:family", {}, "meta_valid", 2, 6, seed=1)
     (result,) = executor.run([EvaluationUnit((baseline_candidate("adam", 0.1),), wanted)])
     assert (result.status, result.message) == (Status.COMPLETE, "")
+
+
+def test_a_unit_that_looks_at_the_time_is_halved_until_what_takes_long_stands_alone() -> None:
+    unit = FaultyUnit(named("a", "b", "slow"), "takes long", bad=("slow",))
+    for n_workers in (2, 1):
+        results = run([unit, *good(1)], n_workers, seconds=0.2)
+        assert [name for result in results for name in ids(result)] == ["a", "b", "slow", "good 0"]
+        assert [result.status for result in results if ids(result) == ["slow"]] == [Status.TIMEOUT]
+        assert [result.message for result in results if ids(result) == ["slow"]] == [
+            "OutOfTime: not done after 0.2 s"
+        ]
+        assert sum(result.status == Status.COMPLETE for result in results) == len(results) - 1
+
+
+def test_a_candidate_that_ends_its_worker_costs_its_own_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LOSSES", 1)
+    names = ["a", "bad", "b"]
+    results = run([*good(2), FaultyUnit(named(*names), "killed", bad=("bad",)), *good(2)])
+    assert [name for result in results for name in ids(result)] == (
+        ["good 0", "good 1", *names, "good 0", "good 1"]
+    )
+    for result in results:
+        if ids(result) == ["bad"]:
+            assert (result.status, result.value) == (Status.OUT_OF_MEMORY, None)
+            assert result.message == "lost 3 workers: killed by SIGKILL, as where memory runs out"
+        else:
+            assert (result.status, result.value) == (Status.COMPLETE, ids(result))
+
+
+def test_the_message_says_how_workers_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LOSSES_OF_ONE", 1)
+    faults = {"exits": "exit code 7", "segfaults": "killed by SIGSEGV"}
+    units = [FaultyUnit(named(fault), fault, bad=(fault,)) for fault in faults]
+    *ended, sound = run([*units, *good(1)], n_workers=1)
+    assert [result.status for result in ended] == [Status.ERROR] * 2
+    assert [result.message for result in ended] == [f"lost 1 workers: {how}" for how in faults.values()]
+    assert (sound.status, sound.value) == (Status.COMPLETE, ["good 0"])
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_worker_killed_from_outside_costs_nothing(n_workers: int, tmp_path: Path) -> None:
+    unlucky = FaultyUnit(named("unlucky"), "killed", bad=("unlucky",), diary=str(tmp_path), n_times=2)
+    results = run([*good(2), unlucky, *good(4)], n_workers)
+    assert {result.status for result in results} == {Status.COMPLETE}
+    assert [result.value for result in results] == [ids(result) for result in results]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_unit_that_hangs_is_ended_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_GRACE_SECONDS", 0.5)
+    stuck = FaultyUnit(named("stuck"), "hangs", bad=("stuck",))
+    # Each candidate adds to the patience: new workers import PyTorch meanwhile, and may be slow about it.
+    many = [FaultyUnit(named(*(f"good {i} {j}" for j in range(60)))) for i in range(3)]
+    diligent = FaultyUnit(named(*(f"diligent {j}" for j in range(60))), seconds=0.5, diary=str(tmp_path))
+    stuck_result, *others = run([stuck, *many, diligent], seconds=1.0)
+    assert stuck_result.status == Status.TIMEOUT
+    assert stuck_result.message == "no answer within 2 s, so its worker was ended"
+    assert {result.status for result in others} == {Status.COMPLETE}
+
+
+class _Doomed(LokyPool):
+    """Workers that end whatever they are given."""
+
+    def submit(self, work: Work) -> Future[Outcome]:
+        return super().submit(replace(work, unit=FaultyUnit(named("any"), "exits", bad=("any",))))
+
+
+def test_workers_that_never_compute_anything_end_the_run() -> None:
+    with pytest.raises(
+        ExecutionError, match=r"^workers end before they have computed anything \(exit code 7\); see whether"
+    ):
+        Executor(CPU, pool=_Doomed(1)).run(good(20))  # type: ignore[arg-type]
+
+
+def test_a_worker_lost_while_it_waits_is_replaced() -> None:
+    executor = Executor(CPU, pool=LokyPool(1))
+    (first,) = executor.run(good(1))  # type: ignore[arg-type]
+    executor.stop()
+    (again,) = executor.run(good(1))  # type: ignore[arg-type]
+    assert first.value == again.value == ["good 0"]
 
 
 def test_a_worker_may_come_to_hold_more_than_after_its_first_unit(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch.func import vmap
 
 from evometa.errors import TaskError
 from evometa.rng import torch_generator
-from evometa.tasks.quadratic import Quadratic
+from evometa.tasks.quadratic import CONDITIONS, Quadratic
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,33 @@ def test_second_order_meta_gradients_pass_through() -> None:
     assert float(slope) == pytest.approx(float(-(next_grads * grads).detach().sum()), rel=1e-10)
 
 
+def test_conditioned_quadratics_have_the_condition_numbers_of_their_split() -> None:
+    for split, (low, high) in CONDITIONS.items():
+        (batch,) = Quadratic(kind="conditioned").sample(split, 200, torch_generator(0))
+        weight = batch.constants["W"].double()
+        eigenvalues = torch.linalg.eigvalsh(2 * weight.mT @ weight)
+        torch.testing.assert_close(eigenvalues[:, -1], torch.ones_like(eigenvalues[:, -1]), rtol=1e-5, atol=0)
+        condition = eigenvalues[:, -1] / eigenvalues[:, 0]
+        assert low * (1 - 1e-3) <= float(condition.min()) < 1.2 * low
+        assert high / 1.2 < float(condition.max()) <= high * (1 + 1e-3)
+        solution = torch.linalg.solve(weight, batch.constants["y"].double())
+        assert (
+            float(
+                vmap(batch.to(torch.device("cpu"), torch.float64).loss)(
+                    solution, {"W": weight, "y": batch.constants["y"].double()}
+                ).max()
+            )
+            < 1e-15
+        )
+        assert float(solution.std()) == pytest.approx(1.0, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"kind": "l2o"}, r"'kind' is 'l2o'; allowed: one of 'l2l', 'open_l2o'"),
+        ({"kind": "l2o"}, r"'kind' is 'l2o'; allowed: one of 'l2l', 'open_l2o', 'conditioned'"),
+        ({"condition": (1.0, 9.0)}, r"'condition' is .*; allowed: left out unless kind = \"conditioned\""),
+        ({"kind": "conditioned", "condition": (0.5, 9.0)}, r"'condition' is .*numbers of at least 1"),
         ({"dim": 0}, r"'dim' is 0; allowed: an integer of at least 1"),
         ({"dim": 2.0}, r"'dim' is 2.0"),
         ({"dim": True}, r"'dim' is True"),
