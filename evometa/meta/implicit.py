@@ -40,6 +40,7 @@ class Implicit(Estimator):
 
     name = "implicit"
     summary = "implicit gradients at a fixed point of training; with one term the one-step gradient (T1–T2)"
+    is_common = False  # few weights of a learned rule move a fixed point
 
     def serves(self, family: RuleFamily) -> bool:
         return family.differentiable

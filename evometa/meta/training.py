@@ -129,7 +129,7 @@ def _trained(
 def _trained_by_kernel(
     cohort: Cohort, part: Part, state: PartState, n_steps: int, horizon: int
 ) -> Trained | None:
-    """As :func:`train_part` with :func:`measured`, in one call; None where no kernel serves."""
+    """As :func:`train_part` with :func:`observed`, in one call; None where no kernel serves."""
     check_time()
     carry = state.carry
     if part.indices is None:
