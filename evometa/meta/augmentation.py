@@ -29,14 +29,19 @@ _PARAM_SCALE, _LOSS_SCALE = "augmentation.param_scale", "augmentation.loss_scale
 
 @dataclass(frozen=True)
 class Part(PreparedTasks):
-    """Tasks of one architecture; ``loss_scale`` ``(T,)`` is the c of each, None where all are 1."""
+    """Tasks of one architecture.
+
+    ``loss_scale`` ``(T,)`` is the c of each, ``param_scale`` ``(T, N)`` the s; None where all are 1.
+    """
 
     loss_scale: Tensor | None = None
+    param_scale: Tensor | None = None
 
     def of(self, tasks: slice) -> Self:
         """These tasks alone, sharing their tensors with the whole."""
         loss_scale = None if self.loss_scale is None else self.loss_scale[tasks]
-        return replace(super().of(tasks), loss_scale=loss_scale)
+        param_scale = None if self.param_scale is None else self.param_scale[tasks]
+        return replace(super().of(tasks), loss_scale=loss_scale, param_scale=param_scale)
 
     def own_unit(self, losses: Tensor) -> Tensor:
         """Losses ``(P, T)`` in the tasks' own unit."""
@@ -57,7 +62,13 @@ def augment(prepared: PreparedTasks, genes: Genes, seed: int) -> Part:
     if not (scales_params or scales_loss):
         return Part(tasks, params, prepared.indices)
     changed = rescaled(tasks, param_scale, loss_scale)
-    return Part(changed, params / param_scale, prepared.indices, loss_scale if scales_loss else None)
+    return Part(
+        changed,
+        params / param_scale,
+        prepared.indices,
+        loss_scale if scales_loss else None,
+        param_scale if scales_params else None,
+    )
 
 
 def rescaled(tasks: TaskBatch, param_scale: Tensor, loss_scale: Tensor) -> TaskBatch:

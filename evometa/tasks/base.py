@@ -173,6 +173,8 @@ class TaskFamily(ABC):
     name: str
     summary: str
     metric: ClassVar[Metric | None] = None
+    #: Which options hold a family that draws several models at one, as in ``"widths = [W]"``.
+    one_model: ClassVar[str] = ""
 
     @abstractmethod
     def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:

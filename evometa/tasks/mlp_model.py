@@ -49,22 +49,28 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(F.elu, lambda delta, z, h: aten.elu_backward(delta, 1, 1, 1, False, z)),
 }
 
-#: What ``init`` may be: "kaiming", "xavier" or "normal(STD)".
-INIT_PATTERN = re.compile(r"kaiming|xavier|normal\((\d*\.?\d+(?:e-?\d+)?)\)")
+#: What ``init`` may be: "kaiming", "xavier", "torch" or "normal(STD)".
+INIT_PATTERN = re.compile(r"kaiming|xavier|torch|normal\((\d*\.?\d+(?:e-?\d+)?)\)")
+
+
+#: The same in words.
+INITS = "'kaiming', 'xavier', 'torch', 'normal(STD)'"
 
 
 def init_stds(init: str, n_inputs: int, n_outputs: int) -> tuple[float, float]:
     """Standard deviations of a layer's initial weights and of its biases.
 
     "kaiming": √(2/n_inputs) (He et al. 2015), "xavier": √(2/(n_inputs + n_outputs)) (Glorot and Bengio
-    2010), both with zero biases; "normal(STD)": STD for weights and biases alike (Andrychowicz et al. 2016).
-    Raises TaskError for any other name.
+    2010), both with zero biases; "torch": 1/√(3·n_inputs) for weights and biases alike, as ``nn.Linear``
+    has them; "normal(STD)": STD for both (Andrychowicz et al. 2016). Raises TaskError for any other name.
     """
     match = INIT_PATTERN.fullmatch(init)
     if match is None:
-        raise TaskError(f"unknown init {init!r}; allowed: 'kaiming', 'xavier', 'normal(STD)'")
+        raise TaskError(f"unknown init {init!r}; allowed: {INITS}")
     if match[1]:
         return float(match[1]), float(match[1])
+    if init == "torch":
+        return 1 / math.sqrt(3 * n_inputs), 1 / math.sqrt(3 * n_inputs)
     fan = n_inputs if init == "kaiming" else n_inputs + n_outputs
     return math.sqrt(2 / fan), 0.0
 

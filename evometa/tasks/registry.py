@@ -18,6 +18,7 @@ from evometa.tasks.physics_informed import PhysicsInformed
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rastrigin import Rastrigin
 from evometa.tasks.rosenbrock import Rosenbrock
+from evometa.tasks.sinusoid import Sinusoid
 from evometa.tasks.sparse_recovery import SparseRecovery
 from evometa.tasks.tabular import Tabular
 
@@ -36,6 +37,7 @@ for _family in (
     SparseRecovery,
     Conv,
     PhysicsInformed,
+    Sinusoid,
 ):
     TASKS.add(_family.name, _family)
 

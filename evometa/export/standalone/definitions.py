@@ -125,6 +125,7 @@ class ClassVersion(Definition):
 
     ``filled`` are the arguments of its constructor that are filled in; ``static`` are attributes that are
     known, so that nothing sets or reads them in the file; ``defaults`` are defaults of parameters by name.
+    ``for_users`` are members that are there for whoever imports the file.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class ClassVersion(Definition):
         self.filled = filled
         self.static: dict[str, Known] = {}
         self.defaults: dict[str, ast.expr] = {}
+        self.for_users: set[str] = set()
         self.module, self.node = program.sources.class_definition(cls)
         self._program = program
         self._members: dict[str, ast.stmt] = {}
@@ -185,8 +187,9 @@ class ClassVersion(Definition):
         return copy_comments(self.node, [made])
 
     def _always(self, name: str) -> bool:
-        """Whether Python or the base class from another library calls a member."""
-        return name.startswith("__") or any(hasattr(base, name) for base in self._foreign_bases())
+        """Whether users, Python or the base class from another library call a member."""
+        called = name in self.for_users or name.startswith("__")
+        return called or any(hasattr(base, name) for base in self._foreign_bases())
 
     def _foreign_bases(self) -> list[type]:
         return [
