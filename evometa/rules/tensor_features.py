@@ -18,7 +18,7 @@ from torch import Tensor
 
 from evometa.errors import GenomeError, unknown
 from evometa.genome.space import Genes
-from evometa.rules.feature_table import DECAYS, DEFINITIONS, LOG_SIGN_P, SECOND_MOMENT
+from evometa.rules.feature_table import DECAYS, LOG_SIGN_P, SECOND_MOMENT
 from evometa.rules.features import MAX_NAMED, FeatureSet
 from evometa.rules.signals import EPSILON, Signals, Statistic
 from evometa.trees import Tree
@@ -272,12 +272,8 @@ class TensorFeatures:
             words.append(self.shared.in_words())
         return ", ".join(words)
 
-    def formula(self) -> list[str]:
-        """The line that names the inputs y of each tensor, and those that define the averages in it."""
+    def formula(self) -> str:
+        """The line that names the inputs q of each tensor."""
         symbols = [feature.symbol.replace("β", f"{decay:g}") for feature, decay in self.chosen]
         symbols += [feature.symbol for feature in self.shared.chosen]
-        averages = {statistic.kind: statistic.decay for statistic in self.statistics}
-        defined = [
-            DEFINITIONS[kind].format(decay=decay) for kind, decay in averages.items() if kind in DEFINITIONS
-        ]
-        return [f"y = [{', '.join(symbols)}] of each tensor", *defined]
+        return f"q = [{', '.join(symbols)}] of each tensor"
