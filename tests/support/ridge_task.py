@@ -1,6 +1,6 @@
 """Least squares on a few rows, with others held out; ``ridge_task:family`` names it.
 
-With decay of the params, training comes to rest at the solution of a ridge regression, which has a closed form.
+With decay of the params, training comes to rest at the solution of a ridge regression: a closed form.
 """
 
 from __future__ import annotations
