@@ -81,7 +81,7 @@ def _per_parameter(unit: str) -> Callable[[float], str]:
 
 
 def _genes(genome: Genome) -> Listing:
-    space = full_space(genome.family)
+    space = full_space(genome.family, initialisation="init" in genome.genes)
     rows = [
         {"gene": name, "value": value, "allowed": space[name].allowed, "note": space[name].note}
         for name, value in genome.genes.items()

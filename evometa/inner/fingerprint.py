@@ -43,8 +43,9 @@ def is_probed(candidate: Candidate) -> bool:
     may do something else at a step that is not tried.
     """
     is_known = candidate.family in RULES.built_in_members
-    is_formula = not candidate.weights or candidate.learner.is_formula
-    return is_known and is_formula and candidate.learner.schedule.elementwise
+    learner = candidate.learner
+    is_formula = not candidate.weights or (learner.rule_family.is_formula and learner.initialisation is None)
+    return is_known and is_formula and learner.schedule.elementwise
 
 
 def ingredients_hash(candidate: Candidate, weights: str | None) -> str:
@@ -94,6 +95,8 @@ def _updates(
     rule, generator = learners[0].rule, torch_generator(0, "fingerprint")
     shape = (len(steps), _N_TASKS, _LAYOUT.size)
     start = torch.randn(shape[1:], generator=generator, dtype=torch.float64)
+    # Some so near zero that a step changes their sign, where thresholds act.
+    start = start * 10.0 ** torch.empty_like(start).uniform_(-6.0, 0.0, generator=generator)
     exponents = torch.empty(shape, dtype=torch.float64).uniform_(-3.0, 1.0, generator=generator)
     gradients = torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0**exponents
     losses = torch.rand(shape[:2], generator=generator, dtype=torch.float64)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from evometa.registry import Registry
+from evometa.rules.attention import AttentionFamily
 from evometa.rules.base import RuleFamily
 from evometa.rules.controller import CONTROLLERS
+from evometa.rules.graph import GraphFamily
 from evometa.rules.hand_designed import HAND_DESIGNED
+from evometa.rules.hierarchical import HierarchicalFamily
 from evometa.rules.meta_lstm import MetaLSTMFamily
 from evometa.rules.mlp import MLPFamily
 from evometa.rules.proximal import ProximalFamily
@@ -24,6 +27,9 @@ for _family in (
     MetaLSTMFamily(),
     ProximalFamily(),
     *CONTROLLERS,
+    HierarchicalFamily(),
+    AttentionFamily(),
+    GraphFamily(),
     SymbolicFamily(),
 ):
     RULES.add(_family.name, _family)

@@ -53,7 +53,7 @@ How to use it, with this file beside your script:
     from {module} import EvolvedOptimizer
 
     optimizer = EvolvedOptimizer(model.parameters(), lr=1.0, horizon=1000)
-    for x, y in batches:
+{begin}    for x, y in batches:
         optimizer.zero_grad()
         loss = loss_function(model(x), y)
         loss.backward()
@@ -136,7 +136,7 @@ def standalone(
             recorded.serves: lambda _: Known(False),
         },
         [(learner.hyper, hyper)],
-        [learner, learner.rule, learner.schedule],
+        [learner, learner.rule, learner.schedule, learner.initialisation],
     )
     whole = Written("GENOME", lambda: _genome(genome))
     planned = Written(
@@ -146,6 +146,8 @@ def standalone(
     filled = {"genome": Later(Reference(whole)), "weights": Later(Reference(numbers))}
     optimizer = program.class_version(EvolvedOptimizer, dict(filled))
     optimizer.defaults["horizon"] = Reference(planned)
+    if learner.initialisation is not None:
+        optimizer.for_users.add("initialise")
     try:
         roots = [whole, hyper, planned, numbers, optimizer]
         imports, lines = assembled(program, roots, _is_rule)
@@ -181,11 +183,12 @@ def _header(
 ) -> list[str]:
     called = f" {clipped(genome.name)}" if genome.name else ""
     past_it = "Past it, steps become smaller and smaller." if learner.is_guarded else ""
+    begin = "" if learner.initialisation is None else "    optimizer.initialise()\n"
     facts = json.dumps(dict(provenance), ensure_ascii=True, indent=4)
     paragraphs = [
         f"An optimizer that was evolved:{called} {genome.family}, genome {clipped(genome.id)}.",
         f"Made by evometa {evometa.__version__} from the code that evolved it. It needs PyTorch alone.",
-        _HOW_TO_USE.format(module=module, horizon=horizon, past_it=past_it).rstrip(),
+        _HOW_TO_USE.format(module=module, horizon=horizon, past_it=past_it, begin=begin).rstrip(),
         "What it does:",
         "\n".join(_indented(learner.describe())),
         "\n".join(line for formula in learner.formula().splitlines() for line in _indented(formula)),
