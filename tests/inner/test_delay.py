@@ -22,7 +22,7 @@ from evometa.inner.unroll import unroll
 from evometa.meta import TaskStream, meta_genes
 from evometa.meta.augmentation import augment
 from evometa.meta.replay import Objective, Way, backpropagate
-from evometa.meta.training import measured, start, train_part
+from evometa.meta.training import observed, start, train_losses, train_part
 from evometa.rules import RULES
 from evometa.rules.learner import learner_space
 
@@ -112,7 +112,7 @@ def test_every_way_through_a_segment_gives_the_same_meta_gradient(second_order: 
     # Not from the start, so that there are gradients on their way when the segment begins.
     with torch.no_grad():
         (fresh,) = start(members, [part])
-        begin = train_part(members, part, fresh, 4, 20, measured).end
+        begin = train_part(members, part, fresh, 4, 20, observed, train_losses).end
     ways = [Way(replays=False), Way(replays=True), Way(replays=True, steps_at_once=2)]
     found = [backpropagate(members, [[part]], (begin,), 4, 20, objective, way).grads for way in ways]
     assert any(bool((value != 0).any()) for value in found[0].values())
@@ -127,8 +127,8 @@ def test_a_training_in_two_segments_equals_one_in_one(cohort_of: Any) -> None:
     members = Cohort.of(cohort_of("adam", {}, n=2), CPU, torch.float64)
     with torch.no_grad():
         (state,) = start(members, [part])
-        first = train_part(members, part, state, 3, N_STEPS, measured)
-        second = train_part(members, part, first.end, N_STEPS - 3, N_STEPS, measured)
+        first = train_part(members, part, state, 3, N_STEPS, observed, train_losses)
+        second = train_part(members, part, first.end, N_STEPS - 3, N_STEPS, observed, train_losses)
     whole = unroll(members, part.tasks, part.params, None, N_STEPS).losses
     joined = torch.cat([state.losses.unsqueeze(0), first.losses, second.losses]).permute(1, 2, 0)
     assert np.array_equal(joined.numpy(), whole)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch.func import grad
 
 from evometa.errors import TaskError
@@ -29,12 +30,13 @@ def test_equals_the_textbook_at_a_10() -> None:
 def test_minimum_is_zero_where_it_is_said_to_be_and_there_are_others() -> None:
     task = _task(5.0, [0.3, -0.7])
     assert float(rastrigin_loss(task["minimum"], task)) == 0.0
-    # f' = 2z + 2πa·sin 2πz has a root a little below z = 1: a local minimum, and the loss is above 0 there
-    point = task["minimum"] + torch.tensor([1.0, 0.0], dtype=torch.float64)
-    for _ in range(200):
-        point = point - 1e-3 * grad(rastrigin_loss)(point, task)
+    # f' = 2z + 2πa·sin 2πz has a root a little below z = 1, with f'' > 0: a local minimum, not at 0
+    z = brentq(lambda z: 2 * z + 10 * np.pi * np.sin(2 * np.pi * z), 0.9, 1.0, xtol=1e-14)
+    point = task["minimum"] + torch.tensor([z, 0.0], dtype=torch.float64)
     assert float(grad(rastrigin_loss)(point, task).abs().max()) < 1e-9
     assert 0.9 < float(rastrigin_loss(point, task)) < 1.0
+    nearby = (rastrigin_loss(point + 0.05 * way, task) for way in torch.eye(2, dtype=torch.float64))
+    assert all(bool(loss > rastrigin_loss(point, task)) for loss in nearby)
 
 
 def test_splits_differ_in_dimension_and_in_the_height_of_the_waves() -> None:

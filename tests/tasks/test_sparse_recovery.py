@@ -46,7 +46,7 @@ def test_draws_are_those_of_the_setting() -> None:
 
 
 def test_no_draw_is_too_faint_for_the_penalty() -> None:
-    (batch,) = SparseRecovery(dim=4, n_measurements=2, density=0.01).sample(
+    (batch,) = SparseRecovery(dim=8, n_measurements=8, density=0.01).sample(
         "meta_train", 50, torch_generator(0)
     )
     losses = vmap(batch.loss)(batch.init_params(torch_generator(0)), batch.batch(None))
