@@ -66,8 +66,9 @@ def refined(
     learner = Learner.of(family, own)
     complete = {**dict(learner.genes), **meta_genes({**EPISODES, **genes})}
     trees = [learner.init_weights(torch_generator(seed, name)) for seed in range(n)]
-    options = json.dumps(DIGITS if use == "digits" else {})
-    stream = TaskStream(use, options, 4, horizon=12, seed=1)
+    options = {"digits": DIGITS, "late": {"augment": {"gradient_delay": 2}}}.get(use, {})
+    family_of_tasks = "quadratic" if use == "late" else use
+    stream = TaskStream(family_of_tasks, json.dumps(options), 4, horizon=12, seed=1)
     candidates = [Candidate(f"{i}", family, complete, tree) for i, tree in enumerate(trees)]
     return refine(candidates, [stream], device, torch.float64)
 
@@ -109,6 +110,17 @@ def test_recorded_meta_training_equals_steps_made_one_by_one(
     assert recorded.n_made > 0
     monkeypatch.setattr(graphs, "serves", lambda device, n_steps: False)
     assert_alike(found, refined(name, ESTIMATORS[estimator]), 1e-9)
+
+
+@pytest.mark.parametrize("estimator", ["tbptt", "pes"])
+def test_so_it_does_where_gradients_come_late(
+    estimator: str, recorded: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genes = {**ESTIMATORS[estimator], "meta.steps": 3}
+    found = refined("mlp", genes, use="late")
+    assert recorded.n_made > 0
+    monkeypatch.setattr(graphs, "serves", lambda device, n_steps: False)
+    assert_alike(found, refined("mlp", genes, use="late"), 1e-9)
 
 
 @pytest.mark.parametrize("estimator", ["tbptt", "pes"])
