@@ -133,9 +133,10 @@ def _rule_floats(
     """An update of the learner of these structural genes, measured on the reference model."""
     generator = torch_generator(0, "memory")
     learner = Learner.of(family, dict(structural))
-    candidate = Candidate("", family, dict(structural), learner.init_weights(generator))
-    cohort = Cohort.of([candidate], torch.device("cpu"))
     params, scale = torch.randn((2, 1, _LAYOUT.size), generator=generator)
+    weights = learner.init_weights(torch_generator(0, "memory", "weights"), params[0])
+    candidate = Candidate("", family, dict(structural), weights)
+    cohort = Cohort.of([candidate], torch.device("cpu"))
     with nullcontext() if by_kernel else native.disabled(), MemoryMeter() as meter:
         carry = begin(cohort, _LAYOUT, params)
         losses, grads = _quadratic(carry.params, scale)

@@ -54,12 +54,22 @@ class UnrollState:
 
 
 def begin(cohort: Cohort, layout: Layout, params: Tensor) -> UnrollState:
-    """The state before the first step; every candidate starts from the same ``params`` ``(T, N)``."""
+    """The state before the first step.
+
+    Every candidate starts from the same ``params`` ``(T, N)``, unless its initialisation is learned: then all
+    its tasks start there, with a graph to its weights where grad mode is on. Raises GenomeError where that is
+    for another size of model.
+    """
+    learned = cohort.learner.initial_params(cohort.weights, layout)
+    if learned is None:
+        starts = params.repeat(cohort.n_candidates, 1, 1)
+    else:
+        starts = learned.to(params.dtype).unsqueeze(1).repeat(1, len(params), 1)
     states = []
     for index in range(cohort.n_candidates):
         weights, _ = cohort.member(index)
-        states.append(cohort.learner.init_state(weights, params, layout))
-    return UnrollState(params.repeat(cohort.n_candidates, 1, 1), stack(states), 0)
+        states.append(cohort.learner.init_state(weights, starts[index], layout))
+    return UnrollState(starts, stack(states), 0)
 
 
 def loss_and_grad(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,8 @@ from evometa.inner.cohort import Cohort
 from evometa.inner.unroll import UnrollState, advance, loss_and_grad
 from evometa.layout import Layout
 from evometa.meta.augmentation import Part
-from evometa.meta.meta_loss import slope
-from evometa.meta.replay import Backpropagated, Objective
+from evometa.meta.meta_loss import Objective, slope
+from evometa.meta.replay import Backpropagated
 from evometa.meta.training import PartState, Trained, Training
 from evometa.tasks.base import Loss, LossAndGrad, TaskBatch, is_shared
 from evometa.trees import Tree, tree_map

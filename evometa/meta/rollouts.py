@@ -24,7 +24,7 @@ from evometa.meta.episodes import Segment, segments
 from evometa.meta.memory import pieces
 from evometa.meta.meta_loss import mean_loss
 from evometa.meta.reward import Level
-from evometa.meta.training import PartState, Training, measured, start, train_part
+from evometa.meta.training import PartState, Training, observed, start, train_losses, train_part
 from evometa.rng import torch_generator
 from evometa.rules.base import Hyper, StepContext, UpdateRule
 from evometa.rules.controller import ControllerRule
@@ -188,7 +188,9 @@ class Tape:
     def step(self, cohort: Cohort, k: int) -> None:
         """The segment's k-th inner step; rewards before its first decision are nobody's."""
         before, horizon = self.level, self._segment.episode.horizon
-        trained = train_part(cohort, self._part, self.state, 1, horizon, measured, given_up=True)
+        trained = train_part(
+            cohort, self._part, self.state, 1, horizon, observed, train_losses, given_up=True
+        )
         self.state, (losses,) = trained.end, trained.losses
         self.level = before.then(losses, self._part.tasks.noise_floor)
         self._losses.append(losses)
@@ -266,6 +268,8 @@ def gradients(weights: Tree, value: Callable[[Tree], Tensor]) -> Tree:
     leaves = tree_map(lambda weight: weight.detach().clone().requires_grad_(), weights)
     with torch.enable_grad():
         total = value(leaves).sum()
+    if not total.requires_grad:  # nothing was decided
+        return tree_map(torch.zeros_like, weights)
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
 

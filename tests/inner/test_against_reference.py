@@ -165,6 +165,10 @@ OTHERS: dict[str, Structure] = {
             "initial_lr": 1e-3,
         },
     ),
+    "hierarchical with a global level": _learned(
+        "hierarchical", global_level=True, hidden=4, tensor_hidden=4
+    ),
+    "graph": ("graph", {"hidden": 4, "nominal_lr": 1e-3}),
 }
 STRUCTURES = HAND_DESIGNED | OTHERS
 #: Task families by name, as a campaign's configuration names them.
