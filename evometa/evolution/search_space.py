@@ -63,7 +63,7 @@ class SearchSpace:
         spaces = {}
         for name, space in full.items():
             present = Space(tuple(gene for gene in space if gene.name not in absent))
-            spaces[name] = present.restricted({**_common_estimators(present), **bounded})
+            spaces[name] = _restricted(name, present, {**_common_estimators(present), **bounded})
             _check_estimators(spaces[name])
         return cls(spaces)
 
@@ -83,20 +83,25 @@ class SearchSpace:
         return space.complete(space.shared(genes))
 
 
+def _restricted(family: str, space: Space, limits: Mapping[str, object]) -> Space:
+    """The limited space; an error says of which family, for others may permit what this one does not."""
+    try:
+        return space.restricted(limits)
+    except GenomeError as error:
+        raise GenomeError(f"{error} (family {family!r})") from error
+
+
 def _common_estimators(space: Space) -> dict[str, object]:
-    """The limit that leaves those estimators that train whatever a genome has to learn."""
-    named = cast(Choice, space["meta.estimator"]).options
-    return {"meta.estimator": {"options": [o for o in named if not _is_special(o)]}}
+    """The limit that leaves the estimators that need not be named."""
+    options = cast(Choice, space["meta.estimator"]).options
+    return {"meta.estimator": {"options": [name for name in options if ESTIMATORS[str(name)].is_common]}}
 
 
 def _check_estimators(space: Space) -> None:
     """Raise GenomeError where a genome could have an estimator that cannot train it."""
-    special = [name for name in cast(Choice, space["meta.estimator"]).options if _is_special(name)]
+    options = cast(Choice, space["meta.estimator"]).options
+    special = [name for name in options if ESTIMATORS[str(name)].needs_initialisation]
     if special and ("init" not in space or "drawn" in cast(Choice, space["init"]).options):
         raise GenomeError(
             f'meta.estimator = "{special[0]}" trains learned initialisations: set init = "learned"'
         )
-
-
-def _is_special(estimator: Value) -> bool:
-    return ESTIMATORS[str(estimator)].needs_initialisation

@@ -95,12 +95,13 @@ class Session(ABC):
 class Estimator(ABC):
     """A registry row: a way to estimate the meta-gradient.
 
-    ``needs_initialisation`` says that it trains learned initialisations and nothing else; only campaigns that
-    name it sample it.
+    ``is_common`` says that campaigns draw it without naming it. ``needs_initialisation`` says that it trains
+    learned initialisations and nothing else.
     """
 
     name: str
     summary: str
+    is_common: ClassVar[bool] = True
     needs_initialisation: ClassVar[bool] = False
 
     def serves(self, family: RuleFamily) -> bool:

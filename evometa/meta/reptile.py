@@ -27,6 +27,7 @@ class Reptile(Estimator):
 
     name = "reptile"
     summary = "a learned initialisation moves towards the params that training from it reaches"
+    is_common = False
     needs_initialisation = True
 
     @property
