@@ -199,7 +199,7 @@ def refine(
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)
             ways.update({way: len(result.unit.candidates) for way in result.value.ways})
-    grown = [_named(_written_back(genome, outcome), bank) for genome in genomes]
+    grown = [_named(_written_back(genome, outcome, bank), bank) for genome in genomes]
     return Refined(grown, steps, seconds, ways)
 
 
@@ -276,13 +276,21 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     return weights, f"refined {steps} meta-steps{note}"
 
 
-def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]]) -> Genome:
-    """The genome after its lifetime: ``outcome`` has the name of its weights, None where that failed."""
+def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]], bank: WeightBank) -> Genome:
+    """The genome after its lifetime: ``outcome`` has the name of its weights, None where that failed.
+
+    What is inherited stands in the genes where they can say it.
+    """
     if genome.id not in outcome:
         return genome
     name, how = outcome[genome.id]
     lineage = replace(genome.lineage, weights=f"{genome.lineage.weights}; {how}")
     if name is None:
         return replace(genome, lineage=lineage)
-    heritable = genome.germline if genome.genes["meta.write_back"] == "baldwinian" else name
-    return replace(genome, weights=name, germline=heritable, lineage=lineage)
+    if genome.genes["meta.write_back"] == "baldwinian":
+        return replace(genome, weights=name, lineage=lineage)
+    learner = Learner.of(genome.family, genome.genes)
+    if learner.rule_family.is_formula:
+        genes, weights = learner.absorbed(bank.get(name))
+        genome, name = replace(genome, genes={**genome.genes, **genes}), bank.put(weights)
+    return replace(genome, weights=name, germline=name, lineage=lineage)

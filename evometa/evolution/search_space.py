@@ -63,7 +63,7 @@ class SearchSpace:
             name: Space(tuple(gene for gene in space if gene.name not in absent))
             for name, space in full.items()
         }
-        return cls({name: space.restricted(bounded) for name, space in present.items()})
+        return cls({name: _restricted(name, space, bounded) for name, space in present.items()})
 
     @property
     def families(self) -> list[str]:
@@ -79,3 +79,11 @@ class SearchSpace:
         """Genes of a seed file made complete for this campaign; limited genes keep to their limit."""
         space = self[family]
         return space.complete(space.shared(genes))
+
+
+def _restricted(family: str, space: Space, limits: Mapping[str, object]) -> Space:
+    """The limited space; an error says of which family, for others may permit what this one does not."""
+    try:
+        return space.restricted(limits)
+    except GenomeError as error:
+        raise GenomeError(f"{error} (family {family!r})") from error

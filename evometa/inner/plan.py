@@ -85,7 +85,7 @@ def gradient_floats(tasks: TaskBatch, device: torch.device) -> int:
     params = torch.zeros((1, tasks.n_tasks, tasks.layout.size), dtype=next(floating, None), device=device)
     counter = OperationCounter()
     with torch.no_grad(), counter:
-        loss_and_grad(replace(tasks, loss_and_grad=None), params, tasks.batch(rows))
+        loss_and_grad(replace(tasks, loss_and_grad=None), params, tasks.batch_of(rows))
     return counter.n_written
 
 

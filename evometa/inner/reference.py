@@ -88,11 +88,11 @@ def train(
 
 def valid_loss(part: PreparedTasks, task: int, params: Tensor) -> Tensor:
     """Loss () of ``params`` ``(N,)`` on the rows that the task holds out; NaN for a task without."""
-    rows = part.tasks.valid_rows
-    if rows is None:
+    held_out = part.tasks.valid_batch()
+    if held_out is None:
         return params.new_tensor(torch.nan)
     measure = part.tasks.valid_loss or part.tasks.loss
-    return measure(params, _own_batch(part.tasks, rows, task))
+    return measure(params, {name: value[task] for name, value in held_out.items()})
 
 
 def meta_gradients(

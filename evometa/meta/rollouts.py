@@ -268,6 +268,8 @@ def gradients(weights: Tree, value: Callable[[Tree], Tensor]) -> Tree:
     leaves = tree_map(lambda weight: weight.detach().clone().requires_grad_(), weights)
     with torch.enable_grad():
         total = value(leaves).sum()
+    if not total.requires_grad:  # nothing was decided
+        return tree_map(torch.zeros_like, weights)
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
 

@@ -146,11 +146,11 @@ class Learner:
         return self.rule.elementwise and not (self.schedule.follows_steps or self.scales_steps)
 
     @cached_property
-    def has_learned_steps(self) -> bool:
-        """Whether weights shape its steps, and not only where training begins."""
-        begins = self.initialisation
-        learned = self.rule_family.learned or self.schedule_family.learned
-        return learned or (begins is not None and begins.has_rates)
+    def is_guarded(self) -> bool:
+        """Whether its steps are held back past the horizon: where weights shape them that are no formula's."""
+        begins, rule = self.initialisation, self.rule_family
+        has_rates = begins is not None and begins.has_rates
+        return (rule.learned and not rule.is_formula) or self.schedule_family.learned or has_rates
 
     @cached_property
     def structure(self) -> tuple[str, Structural]:
@@ -335,11 +335,12 @@ class Learner:
     def guard(self, n_steps: int, horizon: int) -> float:
         """The factor on the step after ``n_steps`` updates, beside the schedule's; 1 within the horizon.
 
-        No weights were trained beyond it, where the steps that they make could be anything: each is held back
-        more than the one before, see :data:`GUARD_POWER`. A genome whose steps have no weights goes on as it
-        was. In a campaign trainings end at the horizon, so only exported optimizers ask.
+        No network was trained beyond it, where the steps that it makes could be anything: each is held back
+        more than the one before, see :data:`GUARD_POWER`. A formula, its numbers trained or not, goes on as
+        it was, and so do hand-designed steps from a learned initialisation. In a campaign trainings end at
+        the horizon, so only exported optimizers ask.
         """
-        if not self.has_learned_steps or n_steps < horizon:
+        if not self.is_guarded or n_steps < horizon:
             return 1.0
         return (horizon / (n_steps + 1)) ** GUARD_POWER
 
@@ -367,6 +368,16 @@ class Learner:
         if self.schedule.follows_steps:
             after[LAST_STEP] = step
         return step * (factor.unsqueeze(-1) if factor.dim() else factor), after
+
+    def absorbed(self, weights: Tree) -> tuple[dict[str, Value], Tree]:
+        """This learner's genes as far as they can say what ``weights`` make of it, and the weights left."""
+        genes, rule = self.rule_family.absorbed(dict(self.genes), under_prefix("rule", weights))
+        kept = {name: value for name, value in weights.items() if not name.startswith("rule.")}
+        return dict(genes), {**with_prefix("rule", rule), **kept}
+
+    def as_trained(self, weights: Tree) -> Learner:
+        """The learner to describe where ``weights`` act: its genes say what they can of them."""
+        return Learner.of(self.family, self.absorbed(weights)[0])
 
     def describe(self) -> str:
         """What the genome does, in words."""

@@ -17,6 +17,7 @@ from evometa.rules.schedule_base import ScheduleFamily
 from evometa.rules.schedule_hypergradient import HypergradientFamily
 from evometa.rules.schedule_learned import RecurrentScheduleFamily
 from evometa.rules.schedules import FORMULA_SCHEDULES
+from evometa.rules.symbolic import SymbolicFamily
 
 RULES: Registry[RuleFamily] = Registry("rule", "evometa.rules")
 for _family in (
@@ -29,6 +30,7 @@ for _family in (
     HierarchicalFamily(),
     AttentionFamily(),
     GraphFamily(),
+    SymbolicFamily(),
 ):
     RULES.add(_family.name, _family)
 

@@ -118,7 +118,7 @@ class Digits(TaskFamily):
 
 
 @cache
-def _images() -> tuple[Tensor, Tensor]:
+def images() -> tuple[Tensor, Tensor]:
     """Pixels in [0, 1], (1797, 64), and classes (1797,)."""
     from sklearn.datasets import load_digits
 
@@ -129,7 +129,7 @@ def _images() -> tuple[Tensor, Tensor]:
 @cache
 def image_pool(kind: str, split: Split) -> Pool:
     """The images of ``split`` where ``kind`` is "split", all of them, none held out, where it is "all"."""
-    pixels, labels = _images()
+    pixels, labels = images()
     if kind == "all":
         return Pool(pixels, labels, len(pixels))
     train, valid = split_rows("digits", len(pixels), VALID_SHARE, labels)[split]

@@ -136,10 +136,12 @@ class MLP:
 
     def loss(self, params: Tensor, batch: Batch) -> Tensor:
         """Mean loss () of one network ``params`` (N,) on a batch of one task."""
-        outputs = self.outputs(params, batch["x"])
-        if self.target == "class":
-            return F.cross_entropy(outputs, batch["y"])
-        return F.mse_loss(outputs if self.target == "values" else outputs.squeeze(-1), batch["y"])
+        return mean_loss(self.target, self.outputs(params, batch["x"]), batch["y"])
+
+    def error(self, params: Tensor, batch: Batch) -> Tensor:
+        """Share () of the rows of a batch of one task that one classifier ``params`` (N,) names wrong."""
+        named = self.outputs(params, batch["x"]).argmax(dim=-1)
+        return (named != batch["y"]).to(params.dtype).mean()
 
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
@@ -187,6 +189,13 @@ class MLP:
         return PerceptronTasks(
             x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
         )
+
+
+def mean_loss(target: Target, outputs: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of class scores (B, classes), or mean squared error of predictions (B, outputs)."""
+    if target == "class":
+        return F.cross_entropy(outputs, y)
+    return F.mse_loss(outputs if target == "values" else outputs.squeeze(-1), y)
 
 
 def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from evometa.tasks.architectures import Architecture
 from evometa.tasks.base import Split, TaskBatch, TaskFamily
-from evometa.tasks.few_shot import EVALUATION_QUERIES, rows_of_tasks
-from evometa.tasks.mlp_model import ACTIVATIONS, INIT_PATTERN, INITS
-from evometa.tasks.options import check_choice, check_integer, check_request, refuse
+from evometa.tasks.few_shot import check_network, rows_of_tasks
+from evometa.tasks.options import check_integer, check_request
 
 #: Ranges of amplitude, phase and input.
 AMPLITUDES, PHASES, INPUTS = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
+#: Query points in splits that are only measured on: with more of them a task's held-out loss is told more
+#: precisely, and nothing else changes.
+EVALUATION_QUERIES = 100
 #: A thousandth of the mean square of the targets is as good as the curve itself.
 NOISE_FLOOR = 4e-3
 
@@ -46,14 +48,10 @@ class Sinusoid(TaskFamily):
     summary = "few-shot regression: sinusoids of random amplitude and phase, from a few points each"
 
     def __post_init__(self) -> None:
-        for option in ("shots", "width"):
-            check_integer(self.name, option, getattr(self, option), 1)
-        check_integer(self.name, "depth", self.depth, 0)
+        check_integer(self.name, "shots", self.shots, 1)
         if self.queries is not None:
             check_integer(self.name, "queries", self.queries, 1)
-        check_choice(self.name, "activation", self.activation, tuple(ACTIVATIONS))
-        if not INIT_PATTERN.fullmatch(str(self.init)):
-            raise refuse(self.name, "init", self.init, f"one of {INITS}")
+        check_network(self.name, self.width, self.depth, self.activation, self.init)
 
     def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:
         """One batch of ``n_tasks`` curves."""

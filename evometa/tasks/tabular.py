@@ -92,7 +92,7 @@ class Tabular(TaskFamily):
     def _batch(
         self, split: Split, dataset: str, architecture: Architecture, n_tasks: int, generator: torch.Generator
     ) -> TaskBatch:
-        pool = _pool(dataset, split)
+        pool = pool_of(dataset, split)
         target = DATASETS[dataset]
         n_outputs = int(pool.y.max()) + 1 if target == "class" else 1
         model = architecture.model(pool.x.shape[1], n_outputs, target)
@@ -131,7 +131,8 @@ def table(dataset: str) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _pool(dataset: str, split: Split) -> Pool:
+def pool_of(dataset: str, split: Split) -> Pool:
+    """The rows of ``split``, features and the target of a regression standardised."""
     features, targets = table(dataset)
     classes = targets if DATASETS[dataset] == "class" else None
     train, valid = split_rows(dataset, len(features), VALID_SHARE, classes)[split]

@@ -15,28 +15,15 @@ from evometa.genome.genes import Value
 from evometa.genome.genome import Genome
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import RULES, Learner
-from evometa.rules.base import UpdateRule
 from evometa.rules.learner import learner_space
 from evometa.trees import Tree
 
 #: A rule and the draw of its genes.
 Case = tuple[str, str | int]
-
-
-def draws_of(name: str) -> tuple[str | int, ...]:
-    """Draws of a family's genes: only learned ones have genes that change the code that runs.
-
-    Those with a kernel have two ways of running it.
-    """
-    family = RULES[name]
-    if not family.learned:
-        return ("default",)
-    rule = family.build(family.space.complete({}))
-    return ("default", 0) if type(rule).advance is UpdateRule.advance else ("default", 0, 1)
-
-
-#: Every registered rule.
-CASES: list[Case] = [(name, draw) for name in RULES.names() for draw in draws_of(name)]
+#: Every registered rule; only learned ones have genes that change the code that runs.
+CASES: list[Case] = [
+    (name, draw) for name, family in RULES for draw in (("default", 0) if family.learned else ("default",))
+]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 SHAPES = [(3, 4), (3,), (), (2, 3)]
 HORIZON = 12

@@ -12,8 +12,10 @@ import keyword
 import sys
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 import evometa
 from evometa import native
@@ -116,6 +118,7 @@ def standalone(
     """The file's text, for a module of this name. Raises GenomeError as :func:`export_standalone`."""
     learner = learner_of(genome)
     check_weights(learner, weights)
+    genome, learner, weights = _readable(genome, learner, weights)
     hyper = Written("HYPER", lambda: _hyper(learner))
     packages = {
         "evometa",
@@ -152,8 +155,22 @@ def standalone(
         raise GenomeError(
             f"the code of {genome.family!r} holds an object without a form as text ({error})"
         ) from error
-    header = _header(module, genome, learner, horizon, provenance, card)
+    header = _header(module, genome, learner.as_trained(weights), horizon, provenance, card)
     return Standalone("\n".join([*header, "", *imports, *lines]) + "\n", f"{module}.weights.pt", beside)
+
+
+def _readable(genome: Genome, learner: Learner, weights: Tree) -> tuple[Genome, Learner, Tree]:
+    """An equal genome that is shorter, where there is one; what the weights say then stands in its genes."""
+    if not learner.rule_family.is_formula:
+        return genome, learner, weights
+    genes, left = learner.absorbed(weights)
+    plain = learner.rule_family.simplified(genes)
+    if plain == genes:
+        return genome, learner, weights
+    shorter = Learner.of(genome.family, plain)
+    kept = {name: value for name, value in left.items() if name.startswith("schedule.")}
+    fresh = shorter.init_weights(torch.Generator())
+    return replace(genome, genes=dict(shorter.genes)), shorter, {**fresh, **kept}
 
 
 def _header(
@@ -165,7 +182,7 @@ def _header(
     card: str | None,
 ) -> list[str]:
     called = f" {clipped(genome.name)}" if genome.name else ""
-    past_it = "Past it, steps become smaller and smaller." if learner.has_learned_steps else ""
+    past_it = "Past it, steps become smaller and smaller." if learner.is_guarded else ""
     begin = "" if learner.initialisation is None else "    optimizer.initialise()\n"
     facts = json.dumps(dict(provenance), ensure_ascii=True, indent=4)
     paragraphs = [
@@ -205,7 +222,7 @@ def _hyper(learner: Learner) -> list[str]:
         return ["HYPER: dict[str, float] = {}"]
     lines = ["#: its continuous genes: edit them to try others", "HYPER = {"]
     for name, value in learner.hyper.items():
-        note = learner.space[name].note
+        note = learner.space.note(name)
         lines.append(f'    "{name}": {value!r},' + (f"  # {note}" if note else ""))
     return [*lines, "}"]
 
