@@ -28,12 +28,14 @@ from evometa.rules.symbolic_primitives import (
 )
 from evometa.rules.symbolic_tree import Bounds, constant, decay, is_number, numbers, skeleton, tree_of
 
-#: Directions of rules that people found. Lion: Chen et al. 2023. PowerSign with base e: Bello et al. 2017.
+#: Directions of rules that people found. QHAdam: Ma & Yarats 2019. Lion: Chen et al. 2023. PowerSign, with
+#: base e: Bello et al. 2017.
 KNOWN = {
     "sgd": "g",
     "momentum": "sum(0.9)",
     "rmsprop": "div(g, add(sqrt(v(0.99)), 1e-08))",
     "adam": "div(mhat(0.9), add(sqrt(vhat(0.999)), 1e-08))",
+    "qhadam": "div(add(mul(0.7, mhat(0.995)), mul(0.3, g)), add(sqrt(vhat(0.999)), 1e-08))",
     "lion": "sign(add(mul(0.9, mprev(0.99)), mul(0.1, g)))",
     "power_sign": "mul(g, exp(mul(sign(g), sign(m(0.9)))))",
 }
@@ -108,7 +110,10 @@ class Expression(Composite):
                 raise GenomeError(f"gene {self.name!r}: {key} is {bound!r}, expected {allowed}")
             own[key] = bound
         bounds = Bounds(**own)
-        fitting = [text for text in (self.initial, *KNOWN.values()) if bounds.excess(tree_of(text)) is None]
+        others = () if self.fixed else KNOWN.values()
+        fitting = [text for text in (self.initial, *others) if bounds.excess(tree_of(text)) is None]
+        if not fitting:
+            raise GenomeError(f"gene {self.name!r} is held at {self.initial!r}, which is larger than {limit}")
         return replace(self, bounds=bounds, initial=fitting[0])
 
     def numbers(self, value: Value) -> dict[str, float]:

@@ -46,6 +46,7 @@ def test_checked_in_seeds() -> None:
         "symbolic_lion",
         "symbolic_momentum",
         "symbolic_power_sign",
+        "symbolic_qhadam",
         "symbolic_sgd",
     ]
     assert {seed.family for seed in seeds} == {

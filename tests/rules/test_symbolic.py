@@ -83,6 +83,12 @@ def test_known_formulas_step_as_torch_optim(name: str, dtype: torch.dtype) -> No
         torch.testing.assert_close(ours, params.detach(), rtol=tolerance, atol=tolerance)
 
 
+def test_qhadam_is_the_hand_designed_one() -> None:
+    theirs = trained("qhadam", RULES["qhadam"].space.complete({"lr": LR}))
+    for one, other in zip(trained("symbolic", genes_of(KNOWN["qhadam"])), theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+
+
 def test_lion_is_the_hand_designed_one() -> None:
     theirs = trained("lion", RULES["lion"].space.complete({"lr": LR, "weight_decay": 0.2}))
     ours = trained("symbolic", genes_of(f"add({KNOWN['lion']}, mul(0.2, p))"))
@@ -123,6 +129,19 @@ def test_weights_at_their_start_change_nothing_and_later_what_the_genes_then_say
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
     same, _ = FAMILY.absorbed(genes, rule.init_weights(drawn))
     assert same == genes
+
+
+def test_meta_gradients_are_those_of_finite_differences() -> None:
+    genes = genes_of("add(div(mhat(0.9), add(sqrt(vhat(0.99)), 0.01)), mul(0.5, tanh(m(0.9))))")
+    rule = FAMILY.build(genes)
+    fresh = rule.init_weights(torch_generator(0))
+    weights = {name: value.double().requires_grad_() for name, value in fresh.items()}
+
+    def loss(*values: Tensor) -> Tensor:
+        last = trained("symbolic", genes, dict(zip(weights, values, strict=True)))[3]
+        return (last * grad(last)).sum()
+
+    assert torch.autograd.gradcheck(loss, tuple(weights.values()))
 
 
 def test_what_weights_ask_for_stays_within_the_bounds_of_genes() -> None:
