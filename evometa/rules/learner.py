@@ -147,7 +147,7 @@ class Learner:
 
     @cached_property
     def is_guarded(self) -> bool:
-        """Whether its steps are held back past the horizon: where weights shape them that are no formula's."""
+        """Whether its steps are held back past the horizon: where weights but a formula's shape them."""
         begins, rule = self.initialisation, self.rule_family
         has_rates = begins is not None and begins.has_rates
         return (rule.learned and not rule.is_formula) or self.schedule_family.learned or has_rates
@@ -369,9 +369,13 @@ class Learner:
             after[LAST_STEP] = step
         return step * (factor.unsqueeze(-1) if factor.dim() else factor), after
 
-    def absorbed(self, weights: Tree) -> tuple[dict[str, Value], Tree]:
-        """This learner's genes as far as they can say what ``weights`` make of it, and the weights left."""
-        genes, rule = self.rule_family.absorbed(dict(self.genes), under_prefix("rule", weights))
+    def absorbed(self, weights: Tree, space: Space | None = None) -> tuple[dict[str, Value], Tree]:
+        """This learner's genes as far as they can say what ``weights`` make of it, and the weights left.
+
+        They keep to ``space``, a campaign's, if it is given.
+        """
+        own = self.space if space is None else space
+        genes, rule = self.rule_family.absorbed(dict(self.genes), under_prefix("rule", weights), own)
         kept = {name: value for name, value in weights.items() if not name.startswith("rule.")}
         return dict(genes), {**with_prefix("rule", rule), **kept}
 
