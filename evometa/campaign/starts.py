@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from evometa.config import TaskSource
 from evometa.errors import TaskError
 from evometa.evolution.search_space import SearchSpace
+from evometa.genome.genes import Choice
 from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.tasks import SPLITS, TaskFamily, build_family
@@ -39,8 +41,8 @@ class CommonModel:
 
 def may_learn_start(space: SearchSpace) -> bool:
     """Whether genomes of a campaign may learn where training begins."""
-    spaces = space.spaces.values()
-    return any("init" in own and "learned" in own["init"].allowed for own in spaces)
+    spaces = [own for own in space.spaces.values() if "init" in own]
+    return any("learned" in cast(Choice, own["init"]).options for own in spaces)
 
 
 def common_model(sources: Sequence[TaskSource]) -> CommonModel:

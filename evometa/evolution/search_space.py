@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from evometa.errors import GenomeError, unknown
-from evometa.genome.genes import Value
+from evometa.genome.genes import Choice, Value
 from evometa.genome.space import Genes, Space
-from evometa.meta import meta_space
+from evometa.meta import ESTIMATORS, meta_space
 from evometa.meta.genes import ABSENT_UNLESS_NAMED, HELD_UNLESS_NAMED
 from evometa.rules.initialisation import INITIALISATION_SPACE
 from evometa.rules.learner import learner_space
@@ -20,8 +21,8 @@ def full_space(family: str, *, initialisation: bool = False) -> Space:
 
     Meta-training genes are active where there is something to train: for learned rules always, for
     hand-designed ones when their schedule is learned. With the genes of an ``initialisation`` there may be
-    something to train in any case, so they are always active. Only estimators
-    that serve the family are offered.
+    something to train in any case, so they are always active. Only estimators that serve the family are
+    offered.
     """
     rule = RULES[family]
     if initialisation:
@@ -59,11 +60,12 @@ class SearchSpace:
                 raise GenomeError(unknown("gene", name, known))
         bounded = {"meta.steps": {"high": max_meta_steps}, **HELD_UNLESS_NAMED, **limits}
         absent = ABSENT_UNLESS_NAMED - limits.keys()
-        present = {
-            name: Space(tuple(gene for gene in space if gene.name not in absent))
-            for name, space in full.items()
-        }
-        return cls({name: _restricted(name, space, bounded) for name, space in present.items()})
+        spaces = {}
+        for name, space in full.items():
+            present = Space(tuple(gene for gene in space if gene.name not in absent))
+            spaces[name] = _restricted(name, present, {**_common_estimators(present), **bounded})
+            _check_estimators(spaces[name])
+        return cls(spaces)
 
     @property
     def families(self) -> list[str]:
@@ -87,3 +89,19 @@ def _restricted(family: str, space: Space, limits: Mapping[str, object]) -> Spac
         return space.restricted(limits)
     except GenomeError as error:
         raise GenomeError(f"{error} (family {family!r})") from error
+
+
+def _common_estimators(space: Space) -> dict[str, object]:
+    """The limit that leaves the estimators that need not be named."""
+    options = cast(Choice, space["meta.estimator"]).options
+    return {"meta.estimator": {"options": [name for name in options if ESTIMATORS[str(name)].is_common]}}
+
+
+def _check_estimators(space: Space) -> None:
+    """Raise GenomeError where a genome could have an estimator that cannot train it."""
+    options = cast(Choice, space["meta.estimator"]).options
+    special = [name for name in options if ESTIMATORS[str(name)].needs_initialisation]
+    if special and ("init" not in space or "drawn" in cast(Choice, space["init"]).options):
+        raise GenomeError(
+            f'meta.estimator = "{special[0]}" trains learned initialisations: set init = "learned"'
+        )

@@ -86,17 +86,21 @@ def part_bytes(
 def _bytes_on(rule: _Floats, part: PreparedTasks, demand: Demand) -> PartBytes:
     size, width = part.tasks.layout.size, part.params.element_size()
     task = _task_bytes(part, demand.second_order)
+    # Late gradients: the queue, and while a step is made the next one and the gradient at its head.
+    gradient = size * width
+    queue = part.tasks.gradient_delay * gradient
+    made = queue + gradient if queue else 0
 
     def of(floats: float) -> int:
         return int(floats * size * width)
 
     return PartBytes(
         n_tasks=part.tasks.n_tasks,
-        carried=of(rule.carried),
-        step=max(of(rule.step), task.step),
-        graph=of(rule.graph) + task.graph,
+        carried=of(rule.carried) + queue,
+        step=max(of(rule.step) + made, task.step),
+        graph=of(rule.graph) + task.graph + (gradient if queue else 0),
         backward=max(of(rule.backward), task.backward),
-        gradient=size * width,
+        gradient=gradient,
     )
 
 

@@ -69,7 +69,7 @@ def train(
     tasks, params = part.tasks, part.params[task : task + 1]
     planned = params.new_tensor(float(n_steps if horizon is None else horizon))
     state = subject.learner.init_state(subject.weights, params, tasks.layout)
-    losses = []
+    losses, on_the_way = [], [torch.zeros_like(params[0])] * tasks.gradient_delay
     for k in range(n_steps + 1):
         batch = _own_batch(tasks, None if part.indices is None else part.indices[:, k], task)
         losses.append(tasks.loss(params[0], batch))
@@ -77,7 +77,10 @@ def train(
             break
         if truncation is not None and k % truncation == 0:
             params, state = params.detach(), tree_map(torch.Tensor.detach, state)
+            on_the_way = [late.detach() for late in on_the_way]
         loss, grad = _loss_and_grad(tasks, params[0], batch, second_order)
+        on_the_way.append(grad)
+        grad = on_the_way.pop(0)
         context = StepContext(tasks.layout, params.new_tensor(float(k)), planned, loss.unsqueeze(0))
         update, state = subject.learner.update(
             subject.weights, subject.hyper, state, grad.unsqueeze(0), params, context

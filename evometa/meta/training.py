@@ -75,7 +75,7 @@ def start(cohort: Cohort, parts: Sequence[Part]) -> Training:
 
 def start_part(cohort: Cohort, part: Part, observe: Observe) -> PartState:
     """As :func:`start`, on one part; with a graph to a learned initialisation where grad mode is on."""
-    carry = begin(cohort, part.tasks.layout, part.params)
+    carry = begin(cohort, part.tasks.layout, part.params, part.tasks.gradient_delay)
     if cohort.learner.initialisation is not None and part.param_scale is not None:
         carry = replace(carry, params=carry.params / part.param_scale)
     return observe(part, carry)
@@ -129,7 +129,7 @@ def _trained(
 def _trained_by_kernel(
     cohort: Cohort, part: Part, state: PartState, n_steps: int, horizon: int
 ) -> Trained | None:
-    """As :func:`train_part` with :func:`measured`, in one call; None where no kernel serves."""
+    """As :func:`train_part` with :func:`observed`, in one call; None where no kernel serves."""
     check_time()
     carry = state.carry
     if part.indices is None:

@@ -186,8 +186,9 @@ class AttentionFamily(RuleFamily):
         rule = self.build(genes)
         net = rule.transformer
         lines = [
-            *rule.tensors.formula(),
-            f"t = [E·yₖ₋{net.length - 1}, …, E·yₖ] + positions",
+            rule.tensors.formula(),
+            *rule.features.definitions(),
+            f"t = [E·qₖ₋{net.length - 1}, …, E·qₖ] + positions",
             "t ← t + attention(norm t);  t ← t + V·max(0, U·norm t + c) + d"
             + (f"  ({net.n_blocks} times)" if net.n_blocks > 1 else ""),
             "(a, b) = W·norm(last t) + w",

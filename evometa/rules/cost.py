@@ -12,6 +12,10 @@ operation PyTorch dispatches is counted:
 
 Beside it the numbers are counted that operations write to memory, computed or copied; the chunk plan goes by
 them. The totals are divided by N. The gradient itself is not part of it: it is the same for every learner.
+
+What a rule does once for each tensor, as those that steer whole tensors do, is divided by N as well. Here
+four tensors have 602 coordinates each on average; with larger ones it is less for a coordinate, down to what
+the rule does for each of them.
 """
 
 from __future__ import annotations

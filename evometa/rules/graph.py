@@ -168,10 +168,11 @@ class GraphFamily(RuleFamily):
     def formula(self, genes: Genes) -> str:
         rule = self.build(genes)
         lines = [
-            *rule.tensors.formula(),
-            "z = [y, mean h of the matrix before, of the one behind, of the own layer]",
-            *(line.format(x="z", n="ₜ") for line in rule.node.cell.formula),
-            f"({rule.n_rounds} times)",
+            rule.tensors.formula(),
+            *rule.features.definitions(),
+            "e = [q, mean hₜ of the matrix before, of the one behind, of the own layer]",
+            *(line.format(x="e", n="ₜ") for line in rule.node.cell.formula),
+            *([f"and so {rule.n_rounds} times"] if rule.n_rounds > 1 else []),
             "(a, b) = W·hₜ + w",
         ]
         return "\n".join([*lines, *rule.controls.formula(genes)])

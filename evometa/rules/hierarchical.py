@@ -165,16 +165,14 @@ class HierarchicalFamily(RuleFamily):
 
     def formula(self, genes: Genes) -> str:
         rule = self.build(genes)
-        lines = list(rule.tensors.formula())
-        if rule.global_level:
-            lines += ["y ← [y, G]"]
-        lines += [line.format(x="y", n="ₜ") for line in rule.own.cell.formula]
-        if rule.global_level:
-            lines += [line.format(x="mean hₜ", n="ᴳ") for line in rule.above.cell.formula] + ["G = hᴳ"]
-        lines += ["(a, b) = Wᶜ·hₜ + bᶜ for each tensor"]
         below, top = rule.network.formula()
+        lines = [rule.tensors.formula()]
+        if rule.global_level:
+            lines += ["q ← [q, hᴳ]"]
+        lines += [line.format(x="q", n="ₜ") for line in rule.own.cell.formula]
+        if rule.global_level:
+            lines += [line.format(x="mean hₜ", n="ᴳ") for line in rule.above.cell.formula]
+        lines += ["(a, b) = Wᶜ·hₜ + bᶜ for each tensor"]
         lines += [line.replace(" + b₁)", " + b₁ + b)") for line in below]
-        *before, step = [f"o = W·{top} + b₀", *rule.output.formula(genes)]
-        return "\n".join(
-            [*lines, *before, f"{step}", f"Δ ← Δ·exp(s·tanh({genes['control']:.3g}·a/s)), s = log 10"]
-        )
+        lines += [f"o = W·{top} + b₀", *rule.output.formula(genes)]
+        return "\n".join([*lines, f"Δ ← Δ·exp(s·tanh({genes['control']:.3g}·a/s)), s = log 10"])

@@ -147,7 +147,7 @@ class Learner:
 
     @cached_property
     def is_guarded(self) -> bool:
-        """Whether its steps are held back past the horizon: where weights but a formula's shape them."""
+        """Whether steps are held back past the horizon: weights shape them, and not a formula's."""
         begins, rule = self.initialisation, self.rule_family
         has_rates = begins is not None and begins.has_rates
         return (rule.learned and not rule.is_formula) or self.schedule_family.learned or has_rates

@@ -63,8 +63,9 @@ class TensorControls:
     def formula(self, genes: Genes) -> list[str]:
         """The lines from each tensor's controls (a, b) to its step Δ."""
         average, control = f"m̂({self.nominal.beta1:g})", f"{genes['control']:.3g}"
+        share = f"{genes['nominal_gradient']:.3g} + " if genes["nominal_gradient"] else ""
         return [
-            f"λ = {genes['nominal_gradient']:.3g} + tanh({control}·b)",
+            f"λ = {share}tanh({control}·b)",
             f"n = −{genes['nominal_lr']:.3g}·((1 − λ)·{average} + λ·g)/(√v̂ + 10⁻⁸)",
             f"Δ = n·exp(s·tanh({control}·a/s)), s = log 10",
         ]

@@ -1,6 +1,6 @@
 """Statistics of whole tensors: what a rule reads that steers each tensor of a model as one.
 
-Means of products over each tensor are taken for all features at once: one small matrix product a tensor.
+All means over a tensor are taken at once: one sum a tensor.
 Log magnitudes, their agreement with averages and the tensor's shape are the kinds of inputs that Wichrowska
 et al. 2017 and Metz et al. 2022 ("VeLO: training versatile learned optimizers by scaling up") give to the
 networks that they keep for each tensor.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from evometa.errors import GenomeError, unknown
 from evometa.genome.space import Genes
-from evometa.rules.feature_table import DECAYS, DEFINITIONS, LOG_SIGN_P, SECOND_MOMENT
+from evometa.rules.feature_table import DECAYS, LOG_SIGN_P, SECOND_MOMENT
 from evometa.rules.features import MAX_NAMED, FeatureSet
 from evometa.rules.signals import EPSILON, Signals, Statistic
 from evometa.trees import Tree
@@ -28,45 +28,47 @@ MAX_LOG_CHANGE = 3.0
 #: number of axes that counts as 1
 MOST_AXES = 4
 
-#: Something with a value at every coordinate, by kind and decay.
-Vector = tuple[str, float]
+#: What is averaged over each tensor, by kind and decay.
+Quantity = tuple[str, float]
 
 
-def _vector(signals: Signals, kind: str, decay: float) -> Tensor:
-    """Its values, ``(T, N)``."""
+def _values(signals: Signals, kind: str, decay: float) -> Tensor:
+    """A quantity at every coordinate, ``(T, N)``."""
     if kind == "gradient":
-        return signals.grads
+        return signals.squares
     if kind == "parameter":
-        return signals.params
+        return signals.params.square()
     if kind == "average":
-        return signals.average(decay)
+        return signals.average(decay).square()
+    if kind == "agreement":
+        return signals.grads * signals.average(decay)
     if kind == "signal":
-        return signals.average(decay) * signals.root_reciprocal
-    return torch.sqrt(signals.mean_square + EPSILON)  # root
+        return signals.average(decay).square() / (signals.mean_square + EPSILON)
+    return signals.mean_square  # moment
 
 
-class Products:
-    """Means of products of vectors over each tensor, ``(T, n_tensors)``."""
+class Means:
+    """Means of quantities over each tensor, ``(T, n_tensors)``: squares, but for ``agreement``."""
 
-    def __init__(self, signals: Signals, vectors: Sequence[Vector]) -> None:
+    def __init__(self, signals: Signals, quantities: Sequence[Quantity]) -> None:
         self.signals = signals
-        self._places = {vector: place for place, vector in enumerate(vectors)}
-        found = []
-        if vectors:
-            stacked = torch.stack([_vector(signals, kind, decay) for kind, decay in vectors], dim=1)
-            for matrix in signals.matrices:
-                part = stacked[..., matrix.segment.slice]
-                found.append(torch.bmm(part, part.transpose(1, 2)) * (1.0 / matrix.segment.size))
-        self._means = found
+        self._means: dict[Quantity, Tensor] = {}
+        if quantities:
+            stacked = torch.stack([_values(signals, kind, decay) for kind, decay in quantities])
+            parts = [
+                stacked[..., matrix.segment.slice].sum(dim=-1) * (1.0 / matrix.segment.size)
+                for matrix in signals.matrices
+            ]
+            means = torch.stack(parts, dim=-1)
+            self._means = {quantity: means[place] for place, quantity in enumerate(quantities)}
 
-    def mean(self, one: Vector, other: Vector) -> Tensor:
-        """The mean over each tensor of one times the other."""
-        row, column = self._places[one], self._places[other]
-        return torch.stack([means[:, row, column] for means in self._means], dim=-1)
+    def of(self, kind: str, decay: float = 0.0) -> Tensor:
+        """One of them."""
+        return self._means[kind, decay]
 
-    def log_rms(self, vector: Vector) -> Tensor:
-        """The log of a root mean square, at least that of 1e-8."""
-        return 0.5 * torch.log(self.mean(vector, vector) + EPSILON)
+    def log_rms(self, kind: str, decay: float = 0.0) -> Tensor:
+        """The log of the root of a mean square, at least that of 1e-8."""
+        return 0.5 * torch.log(self.of(kind, decay) + EPSILON)
 
     def fact(self, of_shape: Callable[[tuple[int, ...]], float]) -> Tensor:
         """A number told from the shape of each tensor."""
@@ -84,52 +86,47 @@ class TensorFeature:
         kind: its name without a decay.
         words: what it is, for reading.
         symbol: its channel in a formula, with β for the decay.
-        vectors: the kinds of vectors whose products it reads, ``average`` and ``signal`` at its own decay.
-        compute: from the products and the decay to ``(T, n_tensors)``.
+        quantities: the kinds of quantities whose means it reads.
+        compute: from the means and the decay to ``(T, n_tensors)``.
         decays: the decays to choose from; (0,) where there is no such choice.
     """
 
     kind: str
     words: str
     symbol: str
-    vectors: tuple[str, ...]
-    compute: Callable[[Products, float], Tensor]
+    quantities: tuple[str, ...]
+    compute: Callable[[Means, float], Tensor]
     decays: tuple[float, ...] = (0.0,)
 
     def member(self, decay: float) -> str:
         """What a gene calls it, such as ``cosine_0.9``."""
         return f"{self.kind}_{decay:g}" if decay else self.kind
 
-    def vectors_at(self, decay: float) -> list[Vector]:
-        """The vectors that it reads."""
-        return [_at(kind, decay) for kind in self.vectors]
+    def quantities_at(self, decay: float) -> list[Quantity]:
+        """The quantities whose means it reads."""
+        return [(kind, decay if kind in _OF_AVERAGES else 0.0) for kind in self.quantities]
 
     def statistics(self, decay: float) -> list[Statistic]:
         """The running statistics that it reads."""
         averages = [Statistic("momentum", decay)] if decay else []
-        return averages + [SECOND_MOMENT] * any(kind in ("signal", "root") for kind in self.vectors)
+        return averages + [SECOND_MOMENT] * any(kind in ("signal", "moment") for kind in self.quantities)
 
 
-def _at(kind: str, decay: float) -> Vector:
-    return kind, decay if kind in ("average", "signal") else 0.0
+#: quantities that go by the decay of an average gradient
+_OF_AVERAGES = ("average", "agreement", "signal")
 
 
-_GRADIENT, _PARAMETER, _ROOT = (_at(kind, 0.0) for kind in ("gradient", "parameter", "root"))
+def _cosine(means: Means, decay: float) -> Tensor:
+    inverse = torch.rsqrt(means.of("gradient") + EPSILON) * torch.rsqrt(means.of("average", decay) + EPSILON)
+    return means.of("agreement", decay) * inverse
 
 
-def _cosine(products: Products, decay: float) -> Tensor:
-    average = _at("average", decay)
-    inverse = [torch.rsqrt(products.mean(one, one) + EPSILON) for one in (_GRADIENT, average)]
-    return products.mean(_GRADIENT, average) * inverse[0] * inverse[1]
+def _signal(means: Means, decay: float) -> Tensor:
+    return torch.sqrt(means.of("signal", decay) + EPSILON)
 
 
-def _signal(products: Products, decay: float) -> Tensor:
-    signal = _at("signal", decay)
-    return torch.sqrt(products.mean(signal, signal) + EPSILON)
-
-
-def _change(products: Products, decay: float) -> Tensor:
-    change = products.log_rms(_GRADIENT) - products.log_rms(_ROOT)
+def _change(means: Means, decay: float) -> Tensor:
+    change = means.log_rms("gradient") - means.log_rms("moment")
     return change.clamp(-MAX_LOG_CHANGE, MAX_LOG_CHANGE)
 
 
@@ -140,28 +137,28 @@ TABLE = (
         "the gradient's size",
         f"log rms(g)/{_P}",
         ("gradient",),
-        lambda products, _: products.log_rms(_GRADIENT) / LOG_SIGN_P,
+        lambda means, _: means.log_rms("gradient") / LOG_SIGN_P,
     ),
     TensorFeature(
         "log_parameter",
         "the parameters' size",
         f"log rms(θ)/{_P}",
         ("parameter",),
-        lambda products, _: products.log_rms(_PARAMETER) / LOG_SIGN_P,
+        lambda means, _: means.log_rms("parameter") / LOG_SIGN_P,
     ),
     TensorFeature(
         "log_average",
         "the average gradient's size",
         f"log rms(m̂(β))/{_P}",
         ("average",),
-        lambda products, decay: products.log_rms(_at("average", decay)) / LOG_SIGN_P,
+        lambda means, decay: means.log_rms("average", decay) / LOG_SIGN_P,
         decays=DECAYS,
     ),
     TensorFeature(
         "cosine",
         "the cosine of gradient and average gradient",
         "cos(g, m̂(β))",
-        ("gradient", "average"),
+        ("gradient", "average", "agreement"),
         _cosine,
         decays=DECAYS,
     ),
@@ -174,21 +171,21 @@ TABLE = (
         decays=DECAYS,
     ),
     TensorFeature(
-        "change", "the change of the gradient's size", "log(rms(g)/rms(√v̂))", ("gradient", "root"), _change
+        "change", "the change of the gradient's size", "log(rms(g)/rms(√v̂))", ("gradient", "moment"), _change
     ),
     TensorFeature(
         "size",
         "the number of coordinates",
         f"log n/{_P}",
         (),
-        lambda products, _: products.fact(lambda shape: math.log(math.prod(shape)) / LOG_SIGN_P),
+        lambda means, _: means.fact(lambda shape: math.log(math.prod(shape)) / LOG_SIGN_P),
     ),
     TensorFeature(
         "axes",
         "the number of axes",
         f"axes/{MOST_AXES}",
         (),
-        lambda products, _: products.fact(lambda shape: min(len(shape), MOST_AXES) / MOST_AXES),
+        lambda means, _: means.fact(lambda shape: min(len(shape), MOST_AXES) / MOST_AXES),
     ),
 )
 _MEMBERS = {feature.member(decay): (feature, decay) for feature in TABLE for decay in feature.decays}
@@ -222,8 +219,8 @@ class TensorFeatures:
         self.shared = FeatureSet(shared_names)
         self.n_channels = {feature.member(decay): 1 for feature, decay in self.chosen}
         self.n_channels |= self.shared.n_channels
-        vectors = [vector for feature, decay in self.chosen for vector in feature.vectors_at(decay)]
-        self.vectors = tuple(dict.fromkeys(vectors))
+        read = [one for feature, decay in self.chosen for one in feature.quantities_at(decay)]
+        self.quantities = tuple(dict.fromkeys(read))
         needed = [statistic for feature, decay in self.chosen for statistic in feature.statistics(decay)]
         self.statistics = tuple(dict.fromkeys([*needed, *self.shared.statistics]))
 
@@ -247,9 +244,9 @@ class TensorFeatures:
 
     def inputs(self, signals: Signals) -> Tensor:
         """All channels of this step, ``(C, T, n_tensors)``."""
-        products = Products(signals, self.vectors)
+        means = Means(signals, self.quantities)
         shape = (len(signals.params), len(signals.matrices))
-        rows = [feature.compute(products, decay).unsqueeze(0) for feature, decay in self.chosen]
+        rows = [feature.compute(means, decay).unsqueeze(0) for feature, decay in self.chosen]
         if self.shared.scopes:
             shared = self.shared.inputs(signals)
             if "task" in shared:
@@ -275,12 +272,8 @@ class TensorFeatures:
             words.append(self.shared.in_words())
         return ", ".join(words)
 
-    def formula(self) -> list[str]:
-        """The line that names the inputs y of each tensor, and those that define the averages in it."""
+    def formula(self) -> str:
+        """The line that names the inputs q of each tensor."""
         symbols = [feature.symbol.replace("β", f"{decay:g}") for feature, decay in self.chosen]
         symbols += [feature.symbol for feature in self.shared.chosen]
-        averages = {statistic.kind: statistic.decay for statistic in self.statistics}
-        defined = [
-            DEFINITIONS[kind].format(decay=decay) for kind, decay in averages.items() if kind in DEFINITIONS
-        ]
-        return [f"y = [{', '.join(symbols)}] of each tensor", *defined]
+        return f"q = [{', '.join(symbols)}] of each tensor"

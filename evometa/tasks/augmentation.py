@@ -1,4 +1,4 @@
-"""Any family made harder: other units, other batch sizes, wrong labels, noisy gradients."""
+"""Any family made harder: other units, other batch sizes, wrong labels, noisy or late gradients."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import torch
 from evometa.errors import unknown
 from evometa.tasks.base import Split, TaskBatch, TaskFamily
 from evometa.tasks.gradient_noise import with_gradient_noise
-from evometa.tasks.options import check_choice, check_integers, check_number, flaw, refuse
+from evometa.tasks.options import check_choice, check_integer, check_integers, check_number, flaw, refuse
 from evometa.tasks.rescaling import SHARED_BY, param_scales, rescaled
 
 #: The option of every family that holds an :class:`Augmentation`.
 OPTION = "augment"
+
+#: The gradients on their way are part of a training's state.
+MOST_DELAY = 100
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Augmentation:
             another of its rows, drawn at random (which may be equal). Held-out rows keep theirs.
         gradient_noise: standard deviation of normal noise that is added to every coordinate of the gradient,
             anew at every step. The loss's value stays as it was.
+        gradient_delay: how many steps before the gradient was taken that a rule is given. The first steps are
+            made with zeros.
         reparametrisation: what shares a random scale s: "task", "tensor" or "coordinate"; "none" for none.
             A rule sees parameters divided by s, and gradients (their noise included) multiplied by it.
         reparametrisation_range: scales are log-uniform between it and its inverse.
@@ -38,6 +43,7 @@ class Augmentation:
     batch_size: tuple[int, int] | None = None
     label_noise: float = 0.0
     gradient_noise: float = 0.0
+    gradient_delay: int = 0
     reparametrisation: str = "none"
     reparametrisation_range: float = 10.0
 
@@ -66,6 +72,7 @@ class Augmentation:
         for name, highest in (("label_noise", 1.0), ("gradient_noise", 1e6)):
             if getattr(self, name) != 0:
                 check_number(family, f"{OPTION}.{name}", getattr(self, name), 0.0, highest)
+        check_integer(family, f"{OPTION}.gradient_delay", self.gradient_delay, 0, MOST_DELAY)
         check_choice(family, f"{OPTION}.reparametrisation", self.reparametrisation, ("none", *SHARED_BY))
         check_number(family, f"{OPTION}.reparametrisation_range", self.reparametrisation_range, 1.0, 1e6)
 
@@ -99,6 +106,7 @@ class Augmented(TaskFamily):
             *([self._with_batch_size] if wanted.batch_size is not None else []),
             *([self._with_label_noise] if wanted.label_noise else []),
             *([self._with_gradient_noise] if wanted.gradient_noise else []),
+            *([self._delayed] if wanted.gradient_delay else []),
             *([self._rescaled] if wanted.reparametrisation != "none" else []),
         ]
 
@@ -138,6 +146,11 @@ class Augmented(TaskFamily):
                 self.name, f"option '{OPTION}.gradient_noise' is not for tasks with draws of their own"
             )
         return with_gradient_noise(tasks, self.augmentation.gradient_noise)
+
+    def _delayed(self, tasks: TaskBatch, generator: torch.Generator) -> TaskBatch:
+        delay = self.augmentation.gradient_delay
+        described = f"{tasks.description}, gradients {delay} steps late"
+        return replace(tasks, description=described, gradient_delay=delay, for_kernels=None)
 
     def _rescaled(self, tasks: TaskBatch, generator: torch.Generator) -> TaskBatch:
         wanted = self.augmentation

@@ -52,6 +52,8 @@ class TaskBatch:
         batch_size: rows per inner step; at most n.
         n_draws: whole random numbers in [0, 2³¹) that come with every minibatch, as ``draws``
             ``(T, n_draws)``; like the rows they are the same for all candidates. Held-out rows come without.
+        gradient_delay: how many steps before the gradient was taken that a rule is given; kernels that take
+            many steps at a time do not know of it.
         noise_floor: losses below it are equal for every purpose of comparison.
         final_window: how many of the last recorded losses are averaged into "the final loss":
             1 where the loss is exact, about 10 where it is a minibatch's.
@@ -73,6 +75,7 @@ class TaskBatch:
     valid_rows: Tensor | None = None
     batch_size: int = 0
     n_draws: int = 0
+    gradient_delay: int = 0
     noise_floor: float = 1e-8
     final_window: int = 1
     loss_and_grad: LossAndGrad | None = None

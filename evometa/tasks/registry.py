@@ -28,6 +28,7 @@ from evometa.tasks.rosenbrock import Rosenbrock
 from evometa.tasks.sinusoid import Sinusoid
 from evometa.tasks.sparse_recovery import SparseRecovery
 from evometa.tasks.tabular import Tabular
+from evometa.tasks.text import Text
 
 #: What makes a family from its options: a TaskFamily class, or any function that returns a family.
 Factory = Callable[..., TaskFamily]
@@ -51,6 +52,7 @@ for _family in (
     Control,
     FewShotGlyphs,
     FewShotDigits,
+    Text,
 ):
     TASKS.add(_family.name, _family)
 

@@ -110,3 +110,12 @@ def test_campaigns_that_do_not_name_it_do_not_sample_it(tmp_path: Path) -> None:
     names = {gene.name for own in space.spaces.values() for gene in own}
     assert not {"init", "init.rates", "init.adapts", "meta.judged_on"} & names
     assert all("last" not in own["meta.loss"].allowed for own in space.spaces.values())
+
+
+def test_reptile_is_for_campaigns_that_learn_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "reptile.toml"
+    path.write_text(MAML.replace('["tbptt", "es", "pes"]', '["tbptt", "reptile"]'))
+    assert "'reptile'" in Ingredients.of(load_config(path)).space["sgd"]["meta.estimator"].allowed
+    path.write_text(path.read_text().replace('init = "learned"', 'init = { options = ["drawn", "learned"] }'))
+    with pytest.raises(ConfigError, match='"reptile" trains learned initialisations: set init = "learned"'):
+        Ingredients.of(load_config(path))

@@ -126,7 +126,7 @@ def test_gradients_come_and_go(case: Case) -> None:
     assert_trained_as_if_alone(case, [[there == "x" for there in step] for step in COMING_AND_GOING])
 
 
-@pytest.mark.parametrize("rule", ["adam", "recurrent"])
+@pytest.mark.parametrize("rule", ["adam", "recurrent", "controller"])
 @settings(max_examples=20)
 @given(pattern=st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=7))
 def test_gradients_come_and_go_in_any_pattern(rule: str, pattern: list[list[bool]]) -> None:

@@ -9,8 +9,10 @@ import torch
 from compute_device import DEVICE
 from torch import Tensor
 
+from evometa.errors import GenomeError
 from evometa.genome.genes import Value
 from evometa.inner.cohort import Candidate, Cohort
+from evometa.inner.unroll import advance, begin, loss_and_grad
 from evometa.meta import ESTIMATORS, MetaProblem, TaskStream, meta_genes
 from evometa.meta.augmentation import Part
 from evometa.meta.episodes import draw_episode
@@ -144,3 +146,49 @@ def test_every_way_through_memory_gives_the_same_bits(family: str, rows: str, se
             for name, grad in ways[0].grads.items():
                 assert torch.equal(grad, other.grads[name]), name
             assert torch.equal(ways[0].losses[0], other.losses[0])
+
+
+def test_reptile_is_the_start_minus_the_mean_of_what_training_reaches() -> None:
+    one, part = candidate(init_rates="coordinate"), first_part()
+    assert part.indices is not None
+    params = one.weights["init.params"].double().repeat(3, 1)
+    for step in range(3):
+        assert part.tasks.loss_and_grad is not None
+        batch = part.tasks.batch(part.indices[:, step])
+        params = params - RATE * part.tasks.loss_and_grad(params.unsqueeze(0), batch)[1][0]
+    (found,) = estimate([one], "reptile", truncation=5)
+    expected = one.weights["init.params"].double() - params.mean(dim=0)
+    torch.testing.assert_close(found["init.params"], expected, rtol=1e-9, atol=1e-11)
+    assert not found["init.rates"].any()
+
+
+def test_reptile_refuses_what_has_no_learned_initialisation() -> None:
+    with pytest.raises(GenomeError, match='trains genomes of init = "learned" alone'):
+        estimate([candidate(init="drawn", schedule="recurrent")], "reptile")
+
+
+def test_meta_sgd_with_rates_of_one_is_maml_bit_for_bit() -> None:
+    """Fresh rates are 1 (Li et al. 2017, equation 5, with α = lr·ρ); their own gradient is not 0."""
+    maml, meta_sgd = candidate(), candidate(init_rates="coordinate")
+    (one,) = estimate([maml], second_order=True)
+    (other,) = estimate([meta_sgd], second_order=True)
+    assert torch.equal(one["init.params"], other["init.params"])
+    assert other["init.rates"].abs().max() > 0
+
+
+def test_anil_steps_the_last_layer_alone() -> None:
+    """Raghu et al. 2020: the body is learned, and stays as it is in the inner loop."""
+    anil, part = candidate(init_adapts="last_layer"), first_part()
+    single = replace(part, tasks=part.tasks.to(DEVICE))
+    cohort = Cohort.of([anil], DEVICE)
+    carry = begin(cohort, part.tasks.layout, torch.zeros((3, 22), device=DEVICE))
+    assert single.indices is not None
+    losses, grads = loss_and_grad(
+        single.tasks, carry.params, single.tasks.batch(single.indices[:, 0].to(DEVICE))
+    )
+    after = advance(cohort, part.tasks.layout, carry, losses, grads, 3).params
+    body = slice(0, 22 - 4)
+    assert torch.equal(after[..., body], carry.params[..., body])
+    torch.testing.assert_close(after[..., 18:], (carry.params - RATE * grads)[..., 18:])
+    (found,) = estimate([anil], second_order=True)
+    assert found["init.params"][body].abs().max() > 0

@@ -319,3 +319,40 @@ def test_the_scale_of_a_model_does_not_change_what_agreement_says() -> None:
     large = Training(LAYOUT, training.params, 1e3 * training.grads, training.losses)
     found = large.steps_of(rule, weights, hyper)
     torch.testing.assert_close(found, training.steps_of(rule, weights, hyper), rtol=1e-3, atol=0)
+
+
+def test_formulas() -> None:
+    """Averages are defined with the decays in use, and no symbol means two things."""
+    space = RULES["attention"].space
+    genes = {"nominal_beta2": 0.9, "tensor_features": ("cosine_0.9", "change"), "shared_features": ()}
+    assert RULES["attention"].formula(space.complete({**genes, "nominal_gradient": 0.2})).splitlines() == [
+        "q = [cos(g, m̂(0.9)), log(rms(g)/rms(√v̂))] of each tensor",
+        "m̂(β) = ⟨g⟩",
+        "v̂ = ⟨g²⟩ with β = 0.9",
+        "⟨y⟩ = Σⱼ βʲ·yₖ₋ⱼ / Σⱼ βʲ",
+        "t = [E·qₖ₋7, …, E·qₖ] + positions",
+        "t ← t + attention(norm t);  t ← t + V·max(0, U·norm t + c) + d",
+        "(a, b) = W·norm(last t) + w",
+        "λ = 0.2 + tanh(0.1·b)",
+        "n = −0.01·((1 − λ)·m̂(0.9) + λ·g)/(√v̂ + 10⁻⁸)",
+        "Δ = n·exp(s·tanh(0.1·a/s)), s = log 10",
+    ]
+    graph = RULES["graph"].space.complete({"cell": "vanilla", "shared_features": ("progress",)})
+    lines = RULES["graph"].formula(graph).splitlines()
+    assert lines[4:8] == [
+        "e = [q, mean hₜ of the matrix before, of the one behind, of the own layer]",
+        "hₜ ← tanh(Wₜ·[e, hₜ, 1])",
+        "and so 2 times",
+        "(a, b) = W·hₜ + w",
+    ]
+    above = RULES["hierarchical"].space.complete(
+        {"global_level": True, "cell": "vanilla", "features": ("gradient",)}
+    )
+    lines = RULES["hierarchical"].formula(above).splitlines()
+    assert lines[1:5] == [
+        "q ← [q, hᴳ]",
+        "hₜ ← tanh(Wₜ·[q, hₜ, 1])",
+        "hᴳ ← tanh(Wᴳ·[mean hₜ, hᴳ, 1])",
+        "(a, b) = Wᶜ·hₜ + bᶜ for each tensor",
+    ]
+    assert "h₁ = max(0, W₁·x̃ + b₁ + b)" in lines

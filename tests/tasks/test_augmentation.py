@@ -170,6 +170,7 @@ def test_without_anything_to_do_tasks_are_as_they_were() -> None:
         ("digits", {"label_noise": 1.5}, r"'augment.label_noise' is 1.5; allowed: a number above 0"),
         ("digits", {"gradient_noise": "1"}, r"'augment.gradient_noise' is '1'"),
         ("digits", {"batch_size": [9, 3]}, r"'augment.batch_size' is \(9, 3\); allowed: a pair of integers"),
+        ("digits", {"gradient_delay": -1}, r"'augment.gradient_delay' is -1; allowed: an integer from 0 to"),
         ("digits", {"batch_size": 8}, r"'augment.batch_size' is 8"),
         ("digits", {"reparametrisation": "all"}, r"'augment.reparametrisation' is 'all'; .*'tensor'"),
         ("digits", {"reparametrisation_range": 1.0}, r"'augment.reparametrisation_range' is 1.0"),
