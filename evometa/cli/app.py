@@ -17,6 +17,7 @@ from evometa.cli.output import print_error
 from evometa.cli.pareto import pareto
 from evometa.cli.plot import plot
 from evometa.cli.registered import estimators, objectives, rules, schedules, tasks
+from evometa.cli.rl2 import rl2
 from evometa.cli.run import run
 from evometa.cli.show import show
 from evometa.cli.status import status
@@ -34,6 +35,7 @@ app = typer.Typer(
     epilog="Try `evometa run experiments/quickstart.toml`, then `evometa pareto quickstart`.",
 )
 app.command("run", rich_help_panel="Evolve")(run)
+app.command(rich_help_panel="Evolve")(rl2)
 app.command("list", rich_help_panel="Look at campaigns")(list_campaigns)
 app.command(rich_help_panel="Look at campaigns")(status)
 app.command(rich_help_panel="Look at campaigns")(show)
