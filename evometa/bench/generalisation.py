@@ -93,6 +93,8 @@ def changes(spec: BenchSpec, genome: GenomeFile) -> list[Change]:
     trained = genome.horizon or spec.horizon
     what = "trained horizon" if genome.horizon else "horizon"
     found = [Change(f"{LONGER}× the {what}", spec.sources, LONGER * trained)]
+    if genome.candidate.learner.initialisation is not None:
+        return found  # it is for the one model that it was learned on
     kinds: dict[str, Callable[[TaskSource], dict[str, object]]] = {
         "sigmoid networks": lambda source: {"activations": ["sigmoid"]},
         "ReLU networks": lambda source: {"activations": ["relu"]},

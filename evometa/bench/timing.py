@@ -19,10 +19,12 @@ from torch.optim import Optimizer
 from evometa.bench.baselines import Baseline, named
 from evometa.bench.spec import BenchSpec, GenomeFile
 from evometa.export.optimizer import EvolvedOptimizer
+from evometa.export.placed import layout_of
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
 from evometa.process import one_thread
 from evometa.rng import torch_generator
+from evometa.rules.initialisation import by_tensor
 
 #: Of the perceptron: 85,002 parameters in six tensors.
 SIZES = (64, 256, 256, 10)
@@ -106,9 +108,14 @@ def _loss(params: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
 
 
 def _evolved(genome: GenomeFile, spec: BenchSpec, params: Sequence[nn.Parameter]) -> Optimizer:
-    candidate = genome.candidate
+    candidate, weights = genome.candidate, dict(genome.candidate.weights)
     whole = Genome(candidate.id, candidate.family, candidate.genes)
-    return EvolvedOptimizer(params, whole, dict(candidate.weights), horizon=spec.horizon)
+    if candidate.learner.initialisation is not None:  # for another model, but its steps take as long
+        start = torch.cat([param.detach().flatten() for param in params])
+        fresh = candidate.learner.init_weights(torch_generator(0, "bench", "timing"), start)
+        weights |= {name: value for name, value in fresh.items() if name.startswith("init.")}
+        weights = by_tensor(weights, layout_of(tuple(tuple(param.shape) for param in params)))
+    return EvolvedOptimizer(params, whole, weights, horizon=spec.horizon)
 
 
 def _baseline(baseline: Baseline, params: Sequence[nn.Parameter]) -> list[Optimizer]:

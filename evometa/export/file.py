@@ -144,6 +144,21 @@ def planned_horizon(path: str | Path, horizon: int | None, trained: int | None) 
     return steps
 
 
+def check_rates(path: str | Path, horizon: int | None, found: Exported) -> None:
+    """Raise ValueError where more steps are planned than learned rates were trained for.
+
+    Nothing stretches those over more steps, as a schedule is stretched.
+    """
+    trained, begins = found.horizon, learner_of(found.genome).initialisation
+    if begins is None or not begins.has_rates or trained is None or not is_horizon(horizon):
+        return
+    if cast(int, horizon) > trained:
+        raise ValueError(
+            f"horizon is {horizon}, but the learned rates in {path} were trained for {trained}; "
+            "leave it out, and steps beyond are held back"
+        )
+
+
 def learner_of(genome: Genome) -> Learner:
     """The learner of a genome from a file. Raises GenomeError for an unknown family or wrong genes.
 

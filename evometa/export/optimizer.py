@@ -31,7 +31,7 @@ from evometa.export.checks import (
     check_state,
     has_gradient,
 )
-from evometa.export.file import check_weights, learner_of, planned_horizon, read_export
+from evometa.export.file import check_rates, check_weights, learner_of, planned_horizon, read_export
 from evometa.export.placed import compute_dtype, layout_of, number
 from evometa.export.shards import local
 from evometa.export.whole_model import Numbered
@@ -69,10 +69,12 @@ def load_optimizer(
             genome was evolved for.
         maximize: climb instead of descending, see :class:`EvolvedOptimizer`.
 
-    Raises GenomeError for a missing, damaged, foreign or newer file, ValueError for a wrong option.
+    Raises GenomeError for a missing, damaged, foreign or newer file, ValueError for a wrong option, for a
+    model that a learned initialisation is not for, and for a horizon beyond that of learned rates.
     """
     found = read_export(Path(path))
     steps = planned_horizon(path, horizon, found.horizon)
+    check_rates(path, horizon, found)
     return EvolvedOptimizer(
         params, found.genome, found.weights, lr, weight_decay=weight_decay, horizon=steps, maximize=maximize
     )

@@ -85,11 +85,13 @@ class Initialisation:
         return torch.cat([torch.zeros_like(rates[:first]), rates[first:]])
 
     def describe(self) -> str:
-        """What it is, in words."""
-        steps = ", steps of its last layer alone" if self.last_layer_only else ""
-        return "training begins from a learned initialisation" + (
-            f" with a learned rate for each parameter{steps}" if self.has_rates else steps
-        )
+        """What it is, in a sentence."""
+        parts = ["Training begins from a learned initialisation"]
+        if self.has_rates:
+            parts.append("steps are multiplied by a learned rate for each parameter")
+        if self.last_layer_only:
+            parts.append("only the last layer is stepped")
+        return "; ".join(parts) + "."
 
     def formula(self) -> list[str]:
         """Where training begins, and the factor on the step."""
