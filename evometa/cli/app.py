@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evometa.cli.adapt import adapt
 from evometa.cli.bench import bench
 from evometa.cli.compare import compare
 from evometa.cli.doctor import doctor
@@ -16,6 +17,7 @@ from evometa.cli.output import print_error
 from evometa.cli.pareto import pareto
 from evometa.cli.plot import plot
 from evometa.cli.registered import estimators, objectives, rules, schedules, tasks
+from evometa.cli.rl2 import rl2
 from evometa.cli.run import run
 from evometa.cli.show import show
 from evometa.cli.status import status
@@ -33,6 +35,7 @@ app = typer.Typer(
     epilog="Try `evometa run experiments/quickstart.toml`, then `evometa pareto quickstart`.",
 )
 app.command("run", rich_help_panel="Evolve")(run)
+app.command(rich_help_panel="Evolve")(rl2)
 app.command("list", rich_help_panel="Look at campaigns")(list_campaigns)
 app.command(rich_help_panel="Look at campaigns")(status)
 app.command(rich_help_panel="Look at campaigns")(show)
@@ -42,6 +45,7 @@ app.command(rich_help_panel="Use the results")(plot)
 app.command(rich_help_panel="Use the results")(export)
 app.command(rich_help_panel="Use the results")(compare)
 app.command(rich_help_panel="Use the results")(bench)
+app.command(rich_help_panel="Use the results")(adapt)
 for _kind in (tasks, rules, schedules, estimators, objectives):
     app.command(rich_help_panel="See what is registered")(_kind)
 

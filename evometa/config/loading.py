@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,12 +18,22 @@ from evometa.config.problems import KeyPath, dotted, explain, not_allowed
 from evometa.config.sections import CampaignConfig, GeneLimit
 from evometa.errors import ConfigError, clipped, closest
 
-_ADAPTER = TypeAdapter(CampaignConfig)
-_SCHEMA = _ADAPTER.json_schema()
+Read = TypeVar("Read")
 _LIMITS = frozenset(get_args(GeneLimit))
 #: Bounds on what a file may hold: deeper tables and longer numbers exhaust the parsers behind it.
 _MAX_DEPTH = 64
 _MAX_BITS = 1024
+
+
+class Form(Generic[Read]):
+    """What a document must be: a frozen dataclass, of which pydantic tells what is wrong."""
+
+    def __init__(self, kind: type[Read]) -> None:
+        self.adapter: TypeAdapter[Read] = TypeAdapter(kind)
+        self.schema = self.adapter.json_schema()
+
+
+_CAMPAIGN = Form(CampaignConfig)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> CampaignConfig:
@@ -42,6 +52,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), name: str | Non
         document["name"] = name
         changes.append((("name",), f"--name {name}"))
     _name_genes(document)
+    return _validated(document, _source(path, changes), _CAMPAIGN)
+
+
+def load_form(path: Path, overrides: Sequence[str], form: Form[Read]) -> Read:
+    """As :func:`load_config`, of a file that is no campaign's."""
+    document = _read_toml(path)
+    changes = [(_override(text, document, path), f"--set {clipped(text)}") for text in overrides]
+    return _validated(document, _source(path, changes), form)
+
+
+def _source(path: Path, changes: Sequence[tuple[KeyPath, str]]) -> Callable[[KeyPath], str]:
+    """Where the value of a key comes from: the file, or the latest of ``changes`` to it."""
 
     def source(place: KeyPath) -> str:
         for changed, text in reversed(changes):
@@ -49,7 +71,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), name: str | Non
                 return f"{path} with {text}"
         return str(path)
 
-    return _validated(document, source)
+    return source
 
 
 def config_to_json(config: CampaignConfig) -> str:
@@ -67,22 +89,22 @@ def config_from_json(text: str, source: str = "stored configuration") -> Campaig
         raise ConfigError(f"{source}: {_beyond_parser(error)}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: not a configuration, which is a JSON object")
-    return _validated(document, lambda _: source)
+    return _validated(document, lambda _: source, _CAMPAIGN)
 
 
-def _validated(document: object, source: Callable[[KeyPath], str]) -> CampaignConfig:
+def _validated(document: object, source: Callable[[KeyPath], str], form: Form[Read]) -> Read:
     for place, leaf in _leaves(document):
-        flaw = _flaw(place, leaf)
+        flaw = _flaw(place, leaf, form.schema)
         if flaw:
             raise ConfigError(f"{source(place)}: {flaw}")
     try:
-        return _ADAPTER.validate_json(json.dumps(document))
+        return form.adapter.validate_json(json.dumps(document))
     except ValidationError as error:
-        place, problem = explain(error, document, _SCHEMA)
+        place, problem = explain(error, document, form.schema)
         raise ConfigError(f"{source(place)}: {problem}") from error
 
 
-def _flaw(place: KeyPath, leaf: object) -> str | None:
+def _flaw(place: KeyPath, leaf: object, schema: dict[str, Any]) -> str | None:
     """What is wrong with a value whatever its key: TOML has it and JSON has not, or it is beyond bounds."""
     match leaf:
         case dict() | list():
@@ -90,9 +112,9 @@ def _flaw(place: KeyPath, leaf: object) -> str | None:
         case int() if leaf.bit_length() > _MAX_BITS:
             return f"{dotted(place)} is a whole number beyond 2^{_MAX_BITS}; give a smaller one"
         case float() if not math.isfinite(leaf):
-            return not_allowed(place, leaf, _SCHEMA)
+            return not_allowed(place, leaf, schema)
         case datetime.date() | datetime.time():
-            return not_allowed(place, leaf, _SCHEMA)
+            return not_allowed(place, leaf, schema)
     return None
 
 

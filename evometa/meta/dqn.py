@@ -23,7 +23,7 @@ from evometa.meta.rollouts import Experience, Rollouts, gradients, policy_output
 from evometa.rng import numpy_generator
 from evometa.rules.base import RuleFamily
 from evometa.rules.controller import ControllerFamily, ControllerRule, discrete_moves
-from evometa.trees import Tree, tree_map
+from evometa.trees import Tree, tree_map, under_prefix
 
 #: Segments that one estimate learns from, the latest among them.
 _N_REPLAYED = 4
@@ -98,12 +98,12 @@ class _Replaying(Session):
 
     def _loss(self, weights: Tree, replayed: list[Experience]) -> Tensor:
         """The mean error over the decisions of all segments, (P,)."""
-        controller = self._rollouts.controller
+        policy, target = self._rollouts.controller.policy, under_prefix("rule", self._target)
         errors, counts = [], []
         for one in replayed:
-            values = policy_outputs(controller, weights, one.seen, one.hidden)
+            values = policy_outputs(policy, under_prefix("rule", weights), one.seen, one.hidden)
             with torch.no_grad():
-                theirs = policy_outputs(controller, self._target, one.seen, one.hidden)
+                theirs = policy_outputs(policy, target, one.seen, one.hidden)
                 targets = td_targets(theirs, one, self._discount)
             found = values[:-1].gather(-1, one.acted.long()).squeeze(-1)
             error = smooth_l1_loss(found, targets, reduction="none") * one.alive[:-1]

@@ -20,8 +20,8 @@ from evometa.meta.footprint import Footprint
 from evometa.meta.genes import per_candidate, whole
 from evometa.meta.rollouts import Experience, Rollouts, gradients, policy_outputs
 from evometa.rules.base import RuleFamily
-from evometa.rules.controller import ControllerFamily, ControllerRule, discrete_moves
-from evometa.trees import Tree
+from evometa.rules.controller import Actions, ControllerFamily, ControllerRule, discrete_moves
+from evometa.trees import Tree, under_prefix
 
 #: Genes of every estimator by policy gradient.
 POLICY_SPACE = Space(
@@ -75,40 +75,48 @@ class PolicySession(Session):
         seen = experience.seen[: len(experience.acted)]
         if not len(seen):
             return experience.rewards
-        outputs = policy_outputs(controller, weights, seen, experience.hidden)
-        return log_probability(controller, outputs, experience.acted, self._scale.reshape(-1, 1))
+        outputs = policy_outputs(controller.policy, under_prefix("rule", weights), seen, experience.hidden)
+        return log_probability(controller.actions, outputs, experience.acted, self._scale.reshape(-1, 1))
 
 
 def draw(controller: ControllerRule, outputs: Tensor, noise: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Actions ``(C, T)`` drawn from the policy, and their octaves, by uniform ``noise (A + 1, T)``."""
     if controller.actions == "discrete":
-        gumbel = -torch.log(
-            -torch.log(noise[:-1])
-        )  # the largest of logits plus these is a draw (Gumbel 1954)
-        chosen = (outputs / scale + gumbel).argmax(dim=0)
+        chosen = drawn(outputs / scale, noise[:-1])
         return chosen.to(outputs.dtype).unsqueeze(0), discrete_moves(chosen, outputs)
     acted = outputs + scale * torch.special.ndtri(noise[:-1])
     return acted, controller.moves(acted)
 
 
-def log_probability(controller: ControllerRule, outputs: Tensor, acted: Tensor, scale: Tensor) -> Tensor:
+def drawn(logits: Tensor, noise: Tensor) -> Tensor:
+    """Places ``(T,)`` drawn with probability softmax of ``logits (A, T)``, by uniform noise of that shape."""
+    gumbel = -torch.log(-torch.log(noise))  # the largest of logits plus these is such a draw (Gumbel 1954)
+    return (logits + gumbel).argmax(dim=0)
+
+
+def log_probability(actions: Actions, outputs: Tensor, acted: Tensor, scale: Tensor) -> Tensor:
     """Of actions ``(…, C)`` under a policy that gives ``outputs (…, A)``; ``scale`` broadcasts to ``(…)``.
 
     Of continuous ones up to a constant.
     """
-    if controller.actions == "discrete":
+    if actions == "discrete":
         logits = torch.log_softmax(outputs / scale.unsqueeze(-1), dim=-1)
         return logits.gather(-1, acted.long()).squeeze(-1)
     return -0.5 * ((acted - outputs) / scale.unsqueeze(-1)).square().sum(dim=-1)
 
 
-def advantages(experience: Experience) -> Tensor:
+def advantages(experience: Experience, discount: float = 1.0) -> Tensor:
     """How much better than the other rollouts of its task each went on from every decision, ``(D, P, B)``.
 
-    The sum of rewards from there on, minus the mean of the others' (a leave-one-out baseline, which leaves
-    the gradient's mean as it is; Kool, van Hoof & Welling 2019). Nothing for a training already lost.
+    The sum of rewards from there on, those to come discounted, minus the mean of the others' (a leave-one-out
+    baseline, which leaves the gradient's mean as it is; Kool, van Hoof & Welling 2019). Nothing for a
+    training already lost.
     """
-    rewards, n_rollouts = experience.rewards, experience.n_rollouts
-    to_go = torch.unflatten(rewards.flip(0).cumsum(0).flip(0), 2, (n_rollouts, -1))
-    others = (to_go.sum(dim=2, keepdim=True) - to_go) / (n_rollouts - 1)
-    return torch.flatten(to_go - others, 2) * experience.alive[:-1]
+    if not len(experience.rewards):
+        return experience.rewards
+    to_go = [torch.zeros_like(experience.rewards[0])]
+    for reward in experience.rewards.flip(0):
+        to_go.append(reward + discount * to_go[-1])
+    own = torch.unflatten(torch.stack(to_go[:0:-1]), 2, (experience.n_rollouts, -1))
+    others = (own.sum(dim=2, keepdim=True) - own) / (experience.n_rollouts - 1)
+    return torch.flatten(own - others, 2) * experience.alive[:-1]

@@ -28,7 +28,8 @@ from evometa.meta.training import PartState, Training, observed, start, train_lo
 from evometa.rng import torch_generator
 from evometa.rules.base import Hyper, StepContext, UpdateRule
 from evometa.rules.controller import ControllerRule
-from evometa.trees import Tree, tree_map, under_prefix
+from evometa.rules.controller_policy import Policy
+from evometa.trees import Tree, take, tree_map, under_prefix
 
 #: ``(controller, outputs (A, T), noise (A + 1, T), scale ()) → actions (C, T), octaves (C, T)``
 Draw = Callable[[ControllerRule, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -245,21 +246,22 @@ def controller_of(problem: MetaProblem) -> ControllerRule:
     return rule
 
 
-def policy_outputs(controller: ControllerRule, weights: Tree, seen: Tensor, hidden: Tree) -> Tensor:
+def policy_outputs(policy: Policy, weights: Tree, seen: Tensor, hidden: Tree) -> Tensor:
     """The policy's outputs ``(D, P, B, A)`` for ``seen (D, P, B, F)``, one decision after the other.
 
-    ``weights`` are each ``(P, …)``; with a graph to them where grad mode is on.
+    ``weights``, the policy's own, are each ``(P, …)``; with a graph to them where grad mode is on.
     """
 
     def of_one(own: Tree, seen: Tensor, hidden: Tree) -> Tensor:
         outputs, state = [], hidden
         for rows in seen.unbind(0):
-            one, state = controller.policy.outputs(own, state, rows.T)
+            one, state = policy.outputs(own, state, rows.T)
             outputs.append(one.T)
         return torch.stack(outputs)
 
-    own = under_prefix("rule", weights)
-    found: Tensor = torch.vmap(of_one, in_dims=(0, 1, 0), out_dims=1)(own, seen, hidden)
+    if seen.shape[1] == 1:  # without the cost of mapping
+        return of_one(take(weights, 0), seen[:, 0], take(hidden, 0)).unsqueeze(1)
+    found: Tensor = torch.vmap(of_one, in_dims=(0, 1, 0), out_dims=1)(weights, seen, hidden)
     return found
 
 

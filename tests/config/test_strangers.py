@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from strangers import HOSTILE, TARGETS, altered
 
 from evometa.config import config_from_json, load_config
-from evometa.config.loading import _SCHEMA
+from evometa.config.loading import _CAMPAIGN
 from evometa.errors import ConfigError
 
 FEW = settings(max_examples=80)
 
 
-def keys(schema: Any = _SCHEMA) -> Iterator[str]:
+def keys(schema: Any = _CAMPAIGN.schema) -> Iterator[str]:
     """Every key and section there is."""
     for part in (schema, *schema.get("$defs", {}).values()):
         yield from part.get("properties", {})

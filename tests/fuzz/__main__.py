@@ -104,7 +104,7 @@ def fuzz(name: str, seconds: int) -> None:
 
 def _dictionary() -> Path:
     """The words that the readers know, as libFuzzer wants them."""
-    from evometa.config.loading import _SCHEMA
+    from evometa.config.loading import _CAMPAIGN
     from evometa.rules.registry import RULES
 
     words: set[str] = {
@@ -132,7 +132,7 @@ def _dictionary() -> Path:
         '"""',
         "9" * 40,
     }
-    waiting: list[object] = [_SCHEMA]
+    waiting: list[object] = [_CAMPAIGN.schema]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):

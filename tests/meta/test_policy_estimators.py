@@ -229,7 +229,7 @@ def test_actions_are_drawn_as_often_as_the_policy_says() -> None:
     expected = torch.softmax(outputs[:, 0] / scale, dim=0)
     torch.testing.assert_close(share.double(), expected, rtol=0, atol=0.01)
     assert torch.equal(moves[0], torch.tensor(MOVES, dtype=torch.float64)[acted[0].long()])
-    log_p = log_probability(rule, outputs.T, acted.T, scale)
+    log_p = log_probability(rule.actions, outputs.T, acted.T, scale)
     torch.testing.assert_close(log_p, expected.log()[acted[0].long()])
 
 
@@ -243,7 +243,7 @@ def test_continuous_actions_are_normal_around_the_policys_mean() -> None:
     assert math.isclose(float(acted.std()), 0.5, abs_tol=0.015)
     torch.testing.assert_close(moves, torch.tanh(acted))
     density = torch.distributions.Normal(outputs, scale).log_prob(acted)
-    found = log_probability(rule, outputs.T, acted.T, scale)
+    found = log_probability(rule.actions, outputs.T, acted.T, scale)
     torch.testing.assert_close(found - found[0], (density - density[:, :1])[0])
 
 
