@@ -150,8 +150,8 @@ def _joined(name: str, parts: Sequence[Any]) -> list[object]:
 
 
 def _sum(form: Any) -> list[object]:
-    """A sum, what is added first."""
-    parts = sorted(form.args, key=lambda part: bool(part.could_extract_minus_sign()))
+    """A sum: what is added before what is taken off, and numbers behind the rest."""
+    parts = sorted(form.args, key=lambda part: (part.could_extract_minus_sign(), part.is_Rational))
     whole = _from_sympy(parts[0])
     for part in parts[1:]:
         if part.could_extract_minus_sign():

@@ -468,3 +468,14 @@ def test_a_rule_that_needs_another_package_is_refused(
     with pytest.raises(GenomeError, match="imports 'numpy'"):
         export_standalone(tmp_path / "best.py", *drawn("own"), horizon=5, provenance={})
     assert not any(tmp_path.iterdir())
+
+
+def test_of_a_formula_what_cancels_out_is_not_in_the_file(tmp_path: Path, drawn: Drawn) -> None:
+    text = "add(div(g, add(sqrt(v(0.9)), 1e-08)), mul(sub(p, p), noise))"
+    genome, weights = drawn("symbolic", expression=text)  # weights that moved every number
+    module = written(tmp_path / "short.py", genome, weights)
+    code = (tmp_path / "short.py").read_text(encoding="utf-8")
+    assert "noise" not in code
+    assert 'divided(grads, root(new["mean_square0"]) + ' in code
+    expected = one_step(lambda params: EvolvedOptimizer(params, genome, weights, horizon=50))
+    assert one_step(module.EvolvedOptimizer) == pytest.approx(expected, rel=1e-6)
