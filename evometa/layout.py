@@ -82,3 +82,12 @@ class Layout:
             if part.shape[-1]
         ]
         return torch.cat(parts, dim=-1) if parts else flat
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value for each tensor that has coordinates, ``(…, n) → (…, N)``: the same for all of them."""
+        sizes = [size for size in self.sizes if size]
+        parts = [
+            own.unsqueeze(-1).expand(*values.shape[:-1], size)
+            for own, size in zip(values.unbind(-1), sizes, strict=True)
+        ]
+        return torch.cat(parts, dim=-1)

@@ -78,6 +78,7 @@ def training_key(
 ) -> str:
     """All that a training depends on, as JSON: what is asked for, versions, and how this machine computes."""
     versions = {name: importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")}
+    versions["python"] = platform.python_version()  # the task family "text" reads what Python ships
     on_gpu = device.type == "cuda"
     facts = {
         "baseline": asdict(baseline),

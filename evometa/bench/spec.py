@@ -13,6 +13,7 @@ from evometa.errors import BenchError, GenomeError
 from evometa.export.file import read_export
 from evometa.genome.genome import Genome
 from evometa.inner.cohort import Candidate
+from evometa.rules.initialisation import joined
 from evometa.rules.registry import RULES
 from evometa.rules.seeds import load_seeds
 from evometa.tasks.base import Split
@@ -99,7 +100,7 @@ def read_genome(path: Path) -> GenomeFile:
             raise GenomeError(f"{path}: rule {genome.family!r} has weights, which no JSON holds; export it")
         return GenomeFile(label, _candidate(genome, {}), None, {})
     found = read_export(path)
-    return GenomeFile(label, _candidate(found.genome, found.weights), found.horizon, found.provenance)
+    return GenomeFile(label, _candidate(found.genome, joined(found.weights)), found.horizon, found.provenance)
 
 
 def _candidate(genome: Genome, weights: Tree) -> Candidate:

@@ -142,6 +142,7 @@ def _train(
     for chunk in cut(len(rates), at_once):
         params = part.params.repeat(len(chunk), 1, 1)
         history = params.new_full((horizon + 1, len(chunk), tasks.n_tasks), torch.nan)
+        on_the_way = [torch.zeros_like(params)] * tasks.gradient_delay
         optimizers = _Optimizers(baseline, [rates[i] for i in chunk], tasks.layout, params, horizon)
         for k in range(horizon + 1):
             check_time()
@@ -153,9 +154,10 @@ def _train(
             history[k] = losses
             if all_lost(history, k):
                 break
+            on_the_way.append(grads)
             if k < horizon:
                 with clock():
-                    optimizers.step(grads)
+                    optimizers.step(on_the_way.pop(0))
         with optimizers.at_average():
             held_out.append(valid_losses(tasks, params))
         histories.append(history)

@@ -42,7 +42,7 @@ def _broken(part: PreparedTasks) -> Tensor | None:
 def _loss_on(part: PreparedTasks, row: Tensor, wanted: TaskRequest) -> Tensor:
     """The first task's loss () on a minibatch of one row again and again."""
     tasks = part.tasks.of(slice(0, 1))
-    batch = tasks.batch(row.expand(1, tasks.batch_size))
+    batch = tasks.batch_of(row.expand(1, tasks.batch_size))
     try:
         losses, _ = loss_and_grad(tasks, part.params[:1].unsqueeze(0), batch)
     except Exception as error:  # user code may raise anything; the cause is named and chained

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
+import platform
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -114,7 +115,8 @@ def _key(unit: TuningUnit, precision: Precision) -> str:
 @lru_cache(maxsize=1)
 def _versions() -> list[str]:
     """Asked for once: metadata of packages is read from their files."""
-    return [importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")]
+    packages = [importlib.metadata.version(name) for name in ("evometa", "torch", "scikit-learn")]
+    return [platform.python_version(), *packages]  # the task family "text" reads what Python ships
 
 
 def _read(cache: Path | None) -> dict[str, TunedBaseline]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from evometa.campaign.ingredients import Ingredients
 from evometa.campaign.persistence import is_known_baseline
 from evometa.campaign.results import campaign_config
+from evometa.campaign.starts import common_model, may_learn_start
 from evometa.config import CampaignConfig
 from evometa.errors import ConfigError, EvometaError, UnknownNameError, quoted
 from evometa.genome.codec import weights_from_bytes
@@ -73,6 +75,9 @@ def _of_baselines(store: CampaignStore, config: CampaignConfig) -> Iterator[Find
 
 def _of_genomes(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:
     expected: dict[Hashable, _Shapes] = {}
+    start = None
+    if may_learn_start(Ingredients.of(config).space):
+        start = common_model(config.tasks).draw_params(torch_generator(0, "doctor"))
     for genome in store.genomes():
         if ":" in genome.family and genome.family not in config.evolution.families:
             generation = genome.lineage.generation
@@ -82,7 +87,7 @@ def _of_genomes(store: CampaignStore, config: CampaignConfig) -> Iterator[Findin
         if genome.lineage.operator == BASELINE or genome.family not in RULES:
             continue  # code that a database names is not imported to look at it
         try:
-            problem = _problem(store, genome, expected)
+            problem = _problem(store, genome, expected, start)
         except UnknownNameError:  # a schedule that is not installed here
             continue
         if problem:
@@ -92,12 +97,14 @@ def _of_genomes(store: CampaignStore, config: CampaignConfig) -> Iterator[Findin
             )
 
 
-def _problem(store: CampaignStore, genome: Genome, expected: dict[Hashable, _Shapes]) -> str:
+def _problem(
+    store: CampaignStore, genome: Genome, expected: dict[Hashable, _Shapes], start: torch.Tensor | None
+) -> str:
     """What is wrong with a genome; "" where nothing is."""
     try:
         learner = Learner.of(genome.family, genome.genes)
         if learner.structure not in expected:
-            fresh = learner.init_weights(torch_generator(0, "doctor"))
+            fresh = learner.init_weights(torch_generator(0, "doctor"), start)
             expected[learner.structure] = {name: value.shape for name, value in fresh.items()}
         for name in {genome.weights, genome.germline} - {None}:
             stored = weights_from_bytes(store.weights_bytes(str(name)))

@@ -28,6 +28,7 @@ from evometa.rng import torch_generator
 from evometa.rules.cost import note_sizes
 from evometa.rules.learner import Learner, has_weights
 from evometa.store import JournalEntry
+from evometa.tasks.base import Init
 from evometa.tasks.options import described
 from evometa.trees import Tree, count
 
@@ -86,18 +87,27 @@ class WeightBank:
 
 
 def birth(
-    children: Sequence[Child], parents: Mapping[str, Genome], bank: WeightBank, seed: int, generation: int
+    children: Sequence[Child],
+    parents: Mapping[str, Genome],
+    bank: WeightBank,
+    seed: int,
+    generation: int,
+    draw_start: Init | None = None,
 ) -> list[Genome]:
     """Genomes of ``children`` with fresh or inherited weights, not yet refined.
 
-    Weights that are new have no hash before :func:`refine`, after which most are others.
+    Weights that are new have no hash before :func:`refine`, after which most are others. ``draw_start`` draws
+    the params ``(N,)`` that a learned initialisation begins from.
     """
     genomes = []
     for index, child in enumerate(children):
         parent = None if child.weights_from is None else parents[child.weights_from]
         generator = torch_generator(seed, "weights", generation, index)
         try:
-            name, how = _endowed(child, parent, bank, generator)
+            start = None
+            if draw_start is not None:
+                start = draw_start(torch_generator(seed, "start", generation, index))
+            name, how = _endowed(child, parent, bank, generator, start)
         except EvometaError:
             raise
         except Exception as error:  # a rule of a user's own may raise anything; it is named and chained
@@ -110,13 +120,17 @@ def birth(
 
 
 def _endowed(
-    child: Child, parent: Genome | None, bank: WeightBank, generator: torch.Generator
+    child: Child,
+    parent: Genome | None,
+    bank: WeightBank,
+    generator: torch.Generator,
+    start: torch.Tensor | None,
 ) -> tuple[str | None, str]:
     """Under which name the child's first weights are kept, and how it came by them."""
     learner = Learner.of(child.family, child.genes)
     if parent is not None and parent.germline and learner.structure == _structure(parent):
         return parent.germline, "inherited"  # all of the parent's weights, and no others
-    weights = learner.init_weights(generator)
+    weights = learner.init_weights(generator, start)
     note_sizes(learner, weights)
     how = "initialised" if weights else "none"
     if parent is not None:
@@ -185,7 +199,7 @@ def refine(
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)
             ways.update({way: len(result.unit.candidates) for way in result.value.ways})
-    grown = [_named(_written_back(genome, outcome), bank) for genome in genomes]
+    grown = [_named(_written_back(genome, outcome, bank), bank) for genome in genomes]
     return Refined(grown, steps, seconds, ways)
 
 
@@ -262,13 +276,21 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     return weights, f"refined {steps} meta-steps{note}"
 
 
-def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]]) -> Genome:
-    """The genome after its lifetime: ``outcome`` has the name of its weights, None where that failed."""
+def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]], bank: WeightBank) -> Genome:
+    """The genome after its lifetime: ``outcome`` has the name of its weights, None where that failed.
+
+    What is inherited stands in the genes where they can say it.
+    """
     if genome.id not in outcome:
         return genome
     name, how = outcome[genome.id]
     lineage = replace(genome.lineage, weights=f"{genome.lineage.weights}; {how}")
     if name is None:
         return replace(genome, lineage=lineage)
-    heritable = genome.germline if genome.genes["meta.write_back"] == "baldwinian" else name
-    return replace(genome, weights=name, germline=heritable, lineage=lineage)
+    if genome.genes["meta.write_back"] == "baldwinian":
+        return replace(genome, weights=name, lineage=lineage)
+    learner = Learner.of(genome.family, genome.genes)
+    if learner.rule_family.is_formula:
+        genes, weights = learner.absorbed(bank.get(name))
+        genome, name = replace(genome, genes={**genome.genes, **genes}), bank.put(weights)
+    return replace(genome, weights=name, germline=name, lineage=lineage)

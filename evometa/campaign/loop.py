@@ -36,6 +36,7 @@ from evometa.campaign.persistence import (
     restore,
 )
 from evometa.campaign.precision import precision_entry
+from evometa.campaign.starts import common_model, may_learn_start
 from evometa.config import CampaignConfig
 from evometa.errors import GenomeError
 from evometa.evolution.ranking import rank_and_crowding
@@ -68,6 +69,9 @@ class Campaign:
         self.listener: Listener = listener or Silent()
         found = Ingredients.of(config)
         self.objectives, self.space, self.seeds = found.objectives, found.space, found.seeds
+        self._draw_start = None
+        if may_learn_start(self.space):
+            self._draw_start = common_model(self.config.tasks).draw_params
         self._cache = cache
         self._compiled: frozenset[int] = frozenset()
         self._n_told_lost = 0
@@ -142,6 +146,7 @@ class Campaign:
             before.bank,
             self.config.seed,
             generation,
+            self._draw_start,
         )
 
     def _refine(

@@ -18,6 +18,7 @@ from evometa.campaign.ingredients import Ingredients, blamed_on
 from evometa.campaign.loop import Campaign
 from evometa.campaign.results import campaign_config
 from evometa.campaign.runs import Runs, cost_for
+from evometa.campaign.starts import common_model, may_learn_start
 from evometa.config import CampaignConfig, config_to_json
 from evometa.errors import ConfigError, EvometaError, StoreError, quoted
 from evometa.execution import Executor, open_executor, pick_device
@@ -107,7 +108,11 @@ def check(config: CampaignConfig, executor: Executor) -> None:
     One inner step of Adam is made on a task of every split of every source, and judged by every objective;
     data are looked through for values that are not finite.
     """
-    objectives = Ingredients.of(config).objectives
+    found = Ingredients.of(config)
+    objectives = found.objectives
+    if may_learn_start(found.space):
+        with blamed_on("genes.init"):
+            common_model(config.tasks)
     reference = baseline_candidate("adam", 1e-3)
     cost = cost_for(objectives, reference.learner)
     seed = derive_seed(config.seed, "trial")

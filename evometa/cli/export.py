@@ -101,10 +101,14 @@ def _of_campaign(store: CampaignStore, genome: Genome) -> Exported:
     import evometa
     from evometa.campaign import read_front
     from evometa.campaign.results import campaign_config, stored_candidate
+    from evometa.campaign.starts import common_model
     from evometa.export.file import Exported
+    from evometa.rules.initialisation import by_tensor
 
-    weights = dict(stored_candidate(store, genome).weights)
-    config = campaign_config(store)
+    candidate, config = stored_candidate(store, genome), campaign_config(store)
+    weights = dict(candidate.weights)
+    if candidate.learner.initialisation is not None:
+        weights = by_tensor(weights, common_model(config.tasks).layout)
     provenance: dict[str, object] = {
         "campaign": store.name,
         "seed": config.seed,

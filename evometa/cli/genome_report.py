@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from evometa.campaign.results import campaign_objectives
+from evometa.campaign.results import campaign_objectives, stored_candidate
 from evometa.campaign.runs import Runs, objective_values
 from evometa.cli.output import Column, Fact, Listing, Report, Section, printable
 from evometa.evolution.search_space import full_space
@@ -33,7 +33,8 @@ _TOLD = {
 def genome_report(store: CampaignStore, genome_id: str) -> Report:
     """Everything about one genome of a campaign. Raises StoreError for an id that is not there."""
     genome = store.genome(genome_id)
-    learner = Learner.of(genome.family, genome.genes)
+    weights = dict(stored_candidate(store, genome).weights)
+    learner = Learner.of(genome.family, genome.genes).as_trained(weights)
     called = f" ({genome.name})" if genome.name else ""
     equal_to = store.first_with_updates_of(genome_id)
     none = "none yet" if equal_to is None else f"none: the updates are those of {equal_to}"
@@ -80,7 +81,7 @@ def _per_parameter(unit: str) -> Callable[[float], str]:
 
 
 def _genes(genome: Genome) -> Listing:
-    space = full_space(genome.family)
+    space = full_space(genome.family, initialisation="init" in genome.genes)
     rows = [
         {"gene": name, "value": value, "allowed": space[name].allowed, "note": space[name].note}
         for name, value in genome.genes.items()

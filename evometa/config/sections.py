@@ -23,13 +23,13 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
-#: How a gene is narrowed: bounds of a numeric one, options of a choice or subset.
-GeneLimit = Literal["low", "high", "options"]
+#: How a gene is narrowed: bounds of a numeric one, options of a choice or subset, the size of a formula.
+GeneLimit = Literal["low", "high", "options", "size", "depth", "averages"]
 GeneLimits = Annotated[
     Value | dict[GeneLimit, int | float | tuple[int | float | bool | str, ...]],
     Field(
         description="a value (finite number, text in quotes, true, false, list of texts),"
-        " { low = NUMBER, high = NUMBER } or { options = LIST }"
+        " { low = NUMBER, high = NUMBER }, { options = LIST } or, of a formula, { size = NUMBER }"
     ),
 ]
 CampaignName = Annotated[

@@ -17,7 +17,7 @@ from evometa.inner.task_set import PreparedTasks
 from evometa.layout import Layout
 from evometa.meta.augmentation import Part
 from evometa.meta.reward import Level, rewards
-from evometa.meta.training import measured, start, train_part
+from evometa.meta.training import observed, start, train_losses, train_part
 from evometa.rules.base import Hyper, StepContext, UpdateRule
 from evometa.rules.controller import ControllerRule
 from evometa.rules.learner import Learner
@@ -115,7 +115,9 @@ class OptimizationProcess:
         states, levels, earned = [], [], []
         for part, state, level, own in zip(self._parts, self._states, self._levels, given, strict=True):
             cohort = replace(self._cohort, weights={"rule.moves": own.T.unsqueeze(0).contiguous()})
-            trained = train_part(cohort, part, state, n_steps, self._horizon, measured, given_up=True)
+            trained = train_part(
+                cohort, part, state, n_steps, self._horizon, observed, train_losses, given_up=True
+            )
             each, after = rewards(level, trained.losses[:, 0], part.tasks.noise_floor)
             states.append(trained.end)
             levels.append(after)

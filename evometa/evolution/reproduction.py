@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,14 @@ from evometa.genome.genes import Value
 from evometa.genome.genome import Genome
 from evometa.genome.space import Genes
 from evometa.genome.variation import crossover, mutate
-from evometa.rng import numpy_generator
-from evometa.rules.learner import has_weights
+from evometa.inner.cohort import Candidate
+from evometa.inner.fingerprint import is_probed, updates_hashes
+from evometa.rng import numpy_generator, torch_generator
+from evometa.rules.learner import Learner, has_weights
+from evometa.rules.registry import RULES
+
+#: Length of a training for which two formulas are compared.
+_PROBED_HORIZON = 100
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,10 @@ def first_generation(space: SearchSpace, seeds: Sequence[Genome], size: int, see
 def next_generation(
     space: SearchSpace, parents: Parents, rates: VariationRates, size: int, seed: int, generation: int
 ) -> list[Child]:
-    """``size`` children; one whose genes equal a parent's or sibling's is bred again, a few times at most."""
+    """``size`` children; one that equals a parent or sibling is bred again, a few times at most.
+
+    Equal are those with the same genes, and formulas that make the same updates, however they are written.
+    """
     taken = {_key(genome.family, genome.genes) for genome in parents.genomes}
     children = []
     for index in range(size):
@@ -134,4 +144,18 @@ def _change_family(space: SearchSpace, parent: Genome, generator: np.random.Gene
 
 
 def _key(family: str, genes: Genes) -> Hashable:
-    return family, frozenset(genes.items())
+    if not RULES[family].is_formula:
+        return family, frozenset(genes.items())
+    learner = Learner.of(family, genes)
+    rest = frozenset((name, value) for name, value in genes.items() if name not in learner.space)
+    return family, _function(learner), rest
+
+
+@lru_cache(maxsize=4096)
+def _function(learner: Learner) -> Hashable:
+    """What is equal for learners that make the same updates before they are meta-trained."""
+    weights = learner.init_weights(torch_generator(0, "function"))
+    candidate = Candidate("", learner.family, dict(learner.genes), weights)
+    if not is_probed(candidate):
+        return learner.genes
+    return updates_hashes([candidate], (_PROBED_HORIZON,))[0]

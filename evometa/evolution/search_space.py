@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from evometa.errors import GenomeError, unknown
-from evometa.genome.genes import Value
+from evometa.genome.genes import Choice, Value
 from evometa.genome.space import Genes, Space
-from evometa.meta import meta_space
-from evometa.meta.genes import HELD_UNLESS_NAMED
+from evometa.meta import ESTIMATORS, meta_space
+from evometa.meta.genes import ABSENT_UNLESS_NAMED, HELD_UNLESS_NAMED
+from evometa.rules.initialisation import INITIALISATION_SPACE
 from evometa.rules.learner import learner_space
 from evometa.rules.registry import RULES, SCHEDULES
 
 
-def full_space(family: str) -> Space:
+def full_space(family: str, *, initialisation: bool = False) -> Space:
     """Every gene a genome of ``family`` may have.
 
     Meta-training genes are active where there is something to train: for learned rules always, for
-    hand-designed ones when their schedule is learned. Only estimators that serve the family are offered.
+    hand-designed ones when their schedule is learned. With the genes of an ``initialisation`` there may be
+    something to train in any case, so they are always active. Only estimators that serve the family are
+    offered.
     """
     rule = RULES[family]
+    if initialisation:
+        return learner_space(rule).union(INITIALISATION_SPACE, meta_space(rule))
     if rule.learned:
         return learner_space(rule).union(meta_space(rule))
     learned = tuple(name for name, schedule in SCHEDULES if schedule.learned)
@@ -39,17 +45,27 @@ class SearchSpace:
         """Spaces of ``families`` (none named: all registered), limited by gene.
 
         ``max_meta_steps`` bounds the gene ``meta.steps``, which decides what a campaign costs, and the genes
-        of ``HELD_UNLESS_NAMED`` have one value, unless ``limits`` names them. Raises GenomeError for an
-        unknown gene or value.
+        of ``HELD_UNLESS_NAMED`` have one value or few, unless ``limits`` names them. Genes that came later
+        are not there at all unless they are named, so that campaigns from before draw what they drew. Raises
+        GenomeError for an unknown gene or value.
         """
         names = list(families) or RULES.names()
-        full = {name: full_space(name) for name in names}
+        begins = "init" in limits
+        full = {name: full_space(name, initialisation=begins) for name in names}
         known = {gene.name for space in full.values() for gene in space}
         for name in limits:
+            if name in INITIALISATION_SPACE and not begins:
+                raise GenomeError(f'gene {name!r} counts where init = "learned": say which values init has')
             if name not in known:
                 raise GenomeError(unknown("gene", name, known))
         bounded = {"meta.steps": {"high": max_meta_steps}, **HELD_UNLESS_NAMED, **limits}
-        return cls({name: _restricted(name, space, bounded) for name, space in full.items()})
+        absent = ABSENT_UNLESS_NAMED - limits.keys()
+        spaces = {}
+        for name, space in full.items():
+            present = Space(tuple(gene for gene in space if gene.name not in absent))
+            spaces[name] = _restricted(name, present, {**_common_estimators(present), **bounded})
+            _check_estimators(spaces[name])
+        return cls(spaces)
 
     @property
     def families(self) -> list[str]:
@@ -73,3 +89,19 @@ def _restricted(family: str, space: Space, limits: Mapping[str, object]) -> Spac
         return space.restricted(limits)
     except GenomeError as error:
         raise GenomeError(f"{error} (family {family!r})") from error
+
+
+def _common_estimators(space: Space) -> dict[str, object]:
+    """The limit that leaves the estimators that need not be named."""
+    options = cast(Choice, space["meta.estimator"]).options
+    return {"meta.estimator": {"options": [name for name in options if ESTIMATORS[str(name)].is_common]}}
+
+
+def _check_estimators(space: Space) -> None:
+    """Raise GenomeError where a genome could have an estimator that cannot train it."""
+    options = cast(Choice, space["meta.estimator"]).options
+    special = [name for name in options if ESTIMATORS[str(name)].needs_initialisation]
+    if special and ("init" not in space or "drawn" in cast(Choice, space["init"]).options):
+        raise GenomeError(
+            f'meta.estimator = "{special[0]}" trains learned initialisations: set init = "learned"'
+        )

@@ -58,6 +58,7 @@ class Bucket:
         placed: Placed,
         scratch: Scratch,
         recorders: Recorders,
+        scale: Tensor | None,
     ) -> None:
         self.groups = [group for group, _ in members]
         self.params = [parameter for _, parameter in members]
@@ -65,6 +66,7 @@ class Bucket:
         self.device, self.dtype = self.params[0].device, compute_dtype(self.params[0])
         self._learner = learner
         self._placed = placed
+        self._scale = scale
         self._layout = layout_of(tuple(self.shapes))
         if not learner.rule.tensorwise:
             self._whole = WholeModel(members, self._layout.sizes, self.device)
@@ -220,7 +222,7 @@ class Bucket:
         # The factor of a whole model is of each coordinate, which the learner's is not.
         whole = factor if learner.rule.tensorwise else self._number(1.0)
         step, new = learner.scaled_step(
-            placed.weights, placed.hyper, self._own, grads[0], params[0], context, whole
+            placed.weights, placed.hyper, self._own, grads[0], params[0], context, whole, self._scale
         )
         _keep(self._own, new)
         return params.add_(step if learner.rule.tensorwise else step * factor)

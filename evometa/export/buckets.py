@@ -12,7 +12,7 @@ their own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,8 +38,9 @@ States = dict[object, Tree]
 class Buckets:
     """The buckets of an optimizer's parameters, made and split as gradients come and go."""
 
-    def __init__(self, learner: Learner, weights: Tree) -> None:
+    def __init__(self, learner: Learner, weights: Tree, parameters: Callable[[], Iterable[Tensor]]) -> None:
         self._learner = learner
+        self._parameters = parameters
         self._weights = weights
         self._scratch = Scratch()
         self._recorders = Recorders()
@@ -91,12 +92,22 @@ class Buckets:
             members = [homeless[place] for place in places]
             _, first = members[0]
             placed = self.placed(first.device, compute_dtype(first))
-            bucket = Bucket(members, self._learner, placed, self._scratch, self._recorders)
+            scale = None
+            if placed.scale is not None:
+                scale = self._scale(members, placed.scale)
+            bucket = Bucket(members, self._learner, placed, self._scratch, self._recorders, scale)
             bucket.restore([states.get(parameter) for _, parameter in members])
             for index, (_, parameter) in enumerate(members):
                 states[parameter] = bucket.states[index]
                 self._places[parameter] = bucket, index
             yield bucket
+
+    def _scale(self, members: Sequence[Numbered], whole: Tensor) -> Tensor:
+        """The pieces of ``members`` of what the steps of the whole model are multiplied by."""
+        parameters = list(self._parameters())
+        pieces = torch.split(whole, [parameter.numel() for parameter in parameters])
+        own = dict(zip(parameters, pieces, strict=True))
+        return torch.cat([own[parameter] for _, parameter in members])
 
     def _places_of_buckets(
         self, homeless: Sequence[Numbered], history: Sequence[Hashable]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from evometa.errors import unknown
 from evometa.export.shards import is_cut
+from evometa.layout import Layout
 from evometa.rules.learner import Learner
 from evometa.trees import Tree
 
@@ -73,6 +74,27 @@ def check_parameter(parameter: Tensor, learner: Learner) -> None:
             f"a parameter of shape {tuple(parameter.shape)} is cut into shards, but this {learner.family!r} "
             "genome takes statistics over whole tensors; replicate its parameters, as DDP does"
         )
+
+
+def check_model(parameters: Sequence[Tensor], learner: Learner, model: Layout, *, complete: bool) -> None:
+    """Raise ValueError unless ``parameters`` are, in order, those of ``model``, or begin it.
+
+    A learned initialisation is for one model, and ``model`` says which.
+    """
+    shapes, expected = [tuple(p.shape) for p in parameters], [s.shape for s in model.segments]
+    for number, (shape, wanted) in enumerate(zip(shapes, expected, strict=False)):
+        if shape != wanted:
+            raise ValueError(
+                f"parameter {number} has shape {shape}, but the learned initialisation of this "
+                f"{learner.family!r} genome is for a model whose tensor {number} has shape {wanted}"
+            )
+    if len(shapes) > len(expected) or (complete and len(shapes) < len(expected)):
+        raise ValueError(
+            f"there are {len(shapes)} parameters, but the learned initialisation of this "
+            f"{learner.family!r} genome is for a model of {len(expected)}; give all of them, in its order"
+        )
+    if any(map(is_cut, parameters)):
+        raise ValueError("a parameter is cut into shards, but a learned initialisation is for whole tensors")
 
 
 def has_gradient(parameter: Tensor) -> bool:

@@ -14,6 +14,7 @@ from evometa.errors import GenomeError, UnknownNameError, unknown
 from evometa.export.checks import is_horizon
 from evometa.genome.codec import load_genome, require_regular, save_genome
 from evometa.genome.genome import Genome
+from evometa.rules.initialisation import by_tensor, model_of
 from evometa.rules.learner import Learner
 from evometa.rules.registry import RULES
 from evometa.trees import Tree
@@ -33,7 +34,8 @@ class Exported:
     """What an exported file holds.
 
     Attributes:
-        weights: the genome's weights φ; {} where nothing is learned.
+        weights: the genome's weights φ; {} where nothing is learned. Those of an initialisation are there for
+            each tensor of the model, see :func:`~evometa.rules.initialisation.by_tensor`.
         horizon: planned number of inner steps the genome was evolved for; None where the file names none.
         provenance: where it comes from, plain JSON data; a stranger's words.
         card: its bench card, a Markdown page; a stranger's words too, None where there is none.
@@ -59,7 +61,7 @@ def export_genome(
 
     Args:
         path: the file; it is replaced if it exists (a link to it stays), its directory must exist.
-        weights: the genome's weights φ; {} where nothing is learned.
+        weights: the genome's weights φ as in :class:`Exported`; {} where nothing is learned.
         horizon: planned number of inner steps the genome was evolved for.
         provenance: where it comes from (campaign, versions, objective values), plain JSON data.
         card: its bench card, a Markdown page.
@@ -159,7 +161,7 @@ def learner_of(genome: Genome) -> Learner:
 
 def check_weights(learner: Learner, weights: Tree) -> None:
     """Raise GenomeError unless ``weights`` are those of ``learner``: names, shapes, finite real numbers."""
-    expected = learner.init_weights(torch.Generator())
+    expected = _expected(learner, weights)
     for name, fresh in expected.items():
         if name not in weights:
             raise GenomeError(f"weights {name!r} are missing, expected shape {tuple(fresh.shape)}")
@@ -177,6 +179,17 @@ def check_weights(learner: Learner, weights: Tree) -> None:
     for name in weights:
         if name not in expected:
             raise GenomeError(unknown("weights", name, expected))
+
+
+def _expected(learner: Learner, weights: Tree) -> Tree:
+    """Weights of the right names and shapes; an initialisation may be for any model, which its shapes say."""
+    if learner.initialisation is None:
+        return learner.init_weights(torch.Generator())
+    model = model_of(weights)
+    if not model.segments:
+        raise GenomeError("weights 'init.params.0' are missing, those of the model's first tensor")
+    start = torch.zeros(model.size)
+    return by_tensor(learner.init_weights(torch.Generator(), start), model)
 
 
 def _check_whole(genome: Genome, weights: Tree) -> None:

@@ -25,6 +25,7 @@ from evometa.export.checks import (
     Loss,
     as_loss,
     check_horizon,
+    check_model,
     check_options,
     check_parameter,
     check_state,
@@ -37,6 +38,8 @@ from evometa.export.whole_model import Numbered
 from evometa.genome.genome import Genome
 from evometa.layout import Layout
 from evometa.rules.base import LastStep, StepContext
+from evometa.rules.initialisation import model_of
+from evometa.rules.schedule_factors import factors_at
 from evometa.trees import Tree, tree_map
 
 #: Where ``state`` holds what belongs to the whole model: step count, horizon, the schedule's state.
@@ -83,9 +86,12 @@ class EvolvedOptimizer(Optimizer):
     half precision are updated in float32; integers and parameters without a gradient are left alone.
 
     Args:
-        weights: the genome's weights φ; {} where nothing is learned.
-        horizon: planned number of steps. After it the schedule stays where it ends, and where anything is
-            learned, a rule or a schedule, steps become smaller and smaller: they were never trained there.
+        weights: the genome's weights φ; {} where nothing is learned. Those of a learned initialisation are
+            there for each tensor of the model, and ``params`` must be all of its parameters in order, see
+            :meth:`initialise`.
+        horizon: planned number of steps. After it the schedule stays where it ends, and where steps are
+            learned, by a rule, a schedule or rates of their own, they become smaller and smaller: they were
+            never trained there.
         maximize: climb the objective whose gradients are given, by descending its negative: gradients are
             negated, and so is the loss for the rules that read it (for the schedule, where every group
             climbs). Rules and schedules that read the loss compare it with the first positive one; of an
@@ -118,6 +124,8 @@ class EvolvedOptimizer(Optimizer):
         self._horizon = horizon
         self._set_up()
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": maximize})
+        if self._learner.initialisation is not None:
+            self._check_model(complete=True)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its tensors begin their own step count at the next step.
@@ -131,9 +139,22 @@ class EvolvedOptimizer(Optimizer):
         try:
             for parameter in self.param_groups[-1]["params"]:
                 check_parameter(parameter, self._learner)
+            if self._learner.initialisation is not None:
+                self._check_model(complete=False)
         except ValueError:
             self.param_groups.pop()
             raise
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Set the parameters to the learned initialisation, which the steps were meta-trained to begin from.
+
+        The state is left alone. Raises ValueError where the genome has none.
+        """
+        if self._learner.initialisation is None:
+            raise ValueError("this optimizer has no learned initialisation: train from any parameters")
+        for place, parameter in enumerate(self._parameters()):
+            parameter.copy_(self._weights[f"init.params.{place}"])
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -232,8 +253,12 @@ class EvolvedOptimizer(Optimizer):
 
     def _set_up(self) -> None:
         """What is kept to save time, and follows from the rest."""
-        self._buckets = Buckets(self._learner, self._weights)
+        self._buckets = Buckets(self._learner, self._weights, self._parameters)
         self._ahead: tuple[object, tuple[Tensor, ...]] = (None, ())
+
+    def _check_model(self, *, complete: bool) -> None:
+        """Raise ValueError unless the parameters are those that the initialisation is for, or begin them."""
+        check_model(list(self._parameters()), self._learner, model_of(self._weights), complete=complete)
 
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
@@ -300,7 +325,7 @@ class EvolvedOptimizer(Optimizer):
             like = torch.empty((), device=device, dtype=dtype)
             hyper = self._buckets.placed(device, dtype).hyper
             numbers = range(start, start + _AHEAD)
-            found = self._learner.factors(hyper, numbers, self._horizon, self._layout(), like)
+            found = factors_at(self._learner.schedule, hyper, numbers, self._horizon, self._layout(), like)
             self._ahead = kind, found[:, 0].unbind()
         return self._ahead[1][step - start]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evometa.layout import Layout
 from evometa.rules.base import Hyper
+from evometa.rules.initialisation import joined, model_of
 from evometa.rules.learner import Learner
 from evometa.trees import Tree, tree_map
 
@@ -36,6 +37,7 @@ class Placed:
     """A genome's weights and continuous genes where a bucket computes, and the same with an axis P = 1.
 
     ``shared`` are the state's names that have no piece for each tensor: one is there for all of a bucket.
+    ``scale`` ``(N,)`` is what the steps of a whole model are multiplied by; None for nothing.
     """
 
     weights: Tree
@@ -43,6 +45,7 @@ class Placed:
     weights_of_cohort: Tree
     hyper_of_cohort: Hyper
     shared: frozenset[str]
+    scale: Tensor | None
 
     @classmethod
     def of(cls, learner: Learner, weights: Tree, device: torch.device, dtype: torch.dtype) -> Placed:
@@ -58,7 +61,8 @@ class Placed:
             for n in (1, 2)
         ]
         shared = {name for name, of_two in fresh[1].items() if of_two.shape[-1] == fresh[0][name].shape[-1]}
-        return cls(moved, hyper, _with_axis(moved), _with_axis(hyper), frozenset(shared))
+        scale = learner.step_scale(joined(moved), model_of(moved)) if learner.scales_steps else None
+        return cls(moved, hyper, _with_axis(moved), _with_axis(hyper), frozenset(shared), scale)
 
 
 def _with_axis(tree: Tree) -> Tree:

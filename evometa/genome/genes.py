@@ -65,6 +65,38 @@ class Gene(ABC):
         return GenomeError(f"gene {self.name!r}: got {reprlib.repr(value)}, allowed is {self.allowed}")
 
 
+class Composite(Gene):
+    """A gene with continuous numbers inside: what is left without them is structural.
+
+    Its numbers are named ``gene.number``.
+    """
+
+    @abstractmethod
+    def numbers(self, value: Value) -> dict[str, float]:
+        """The numbers inside ``value`` by name; values of one skeleton have the same names."""
+
+    @abstractmethod
+    def number_note(self, name: str) -> str:
+        """What a number of :meth:`numbers` is."""
+
+    @abstractmethod
+    def skeleton(self, value: Value) -> Value:
+        """A permitted value that stands for all values that differ from this one in their numbers alone."""
+
+    @abstractmethod
+    def held(self, value: Value) -> Composite:
+        """This gene, held at one value."""
+
+    @abstractmethod
+    def narrowed(self, limit: Mapping[str, object]) -> Composite:
+        """This gene, permitting less; raises GenomeError for a limit that it does not know."""
+
+    @property
+    @abstractmethod
+    def is_fixed(self) -> bool:
+        """Whether it is held at one value."""
+
+
 @dataclass(frozen=True)
 class NumericGene(Gene):
     """A gene with a bounded numeric value and a map to unit coordinates."""

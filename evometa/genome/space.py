@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from evometa.errors import GenomeError, unknown
-from evometa.genome.genes import Choice, Gene, Integer, LogReal, NumericGene, Real, Subset, Value
+from evometa.genome.genes import Choice, Composite, Gene, LogReal, NumericGene, Real, Subset, Value
 
 Genes = Mapping[str, Value]
 #: Of a gene, what makes its value: name, conditions, check and default.
@@ -47,8 +47,12 @@ class Space:
         return tuple(gene.name for gene in self.genes if isinstance(gene, Real | LogReal))
 
     @cached_property
+    def _composite(self) -> tuple[Composite, ...]:
+        return tuple(gene for gene in self.genes if isinstance(gene, Composite))
+
+    @cached_property
     def _structural(self) -> tuple[str, ...]:
-        return tuple(gene.name for gene in self.genes if isinstance(gene, Integer | Choice | Subset))
+        return tuple(gene.name for gene in self.genes if not isinstance(gene, Real | LogReal))
 
     @cached_property
     def movable(self) -> tuple[Gene, ...]:
@@ -69,6 +73,13 @@ class Space:
     def names(self) -> list[str]:
         """Gene names in order."""
         return [gene.name for gene in self.genes]
+
+    def note(self, name: str) -> str:
+        """What a gene sets, or the gene that a number of :meth:`continuous` stands in."""
+        if name in self:
+            return self[name].note
+        owner = self[name.rpartition(".")[0]]
+        return owner.number_note(name) if isinstance(owner, Composite) else owner.note
 
     def union(self, *others: Iterable[Gene]) -> Space:
         """This space followed by the genes of other spaces; their conditions may name genes of this one."""
@@ -119,24 +130,35 @@ class Space:
         return chosen
 
     def continuous(self, values: Genes) -> dict[str, float]:
-        """The active real-valued genes: what may differ inside one cohort."""
-        return {
+        """The active real-valued genes, and the numbers inside others: what may differ inside one cohort."""
+        found = {
             name: float(values[name])  # type: ignore[arg-type]
             for name in self._continuous
             if name in values
         }
+        for gene in self._composite:
+            if gene.name in values:
+                found.update(gene.numbers(values[gene.name]))
+        return found
 
     def structural(self, values: Genes) -> tuple[tuple[str, Value], ...]:
-        """The active integer, choice and subset genes: what two genomes of one cohort must share."""
-        return tuple((name, values[name]) for name in self._structural if name in values)
+        """The active integer, choice and subset genes: what two genomes of one cohort must share.
+
+        Of genes with numbers inside, their skeletons.
+        """
+        found = tuple((name, values[name]) for name in self._structural if name in values)
+        if not self._composite:
+            return found
+        skeletons = {gene.name: gene.skeleton for gene in self._composite}
+        return tuple((name, skeletons[name](v) if name in skeletons else v) for name, v in found)
 
     def restricted(self, limits: Mapping[str, object]) -> Space:
         """This space with some genes held at one value or narrowed.
 
         ``limits`` maps a gene's name to a value, to ``{"low": …, "high": …}`` for numeric genes, or to
         ``{"options": […]}`` for choices and subsets. Names that are not in the space are ignored, because
-        a campaign limits the genes of several families at once. Raises GenomeError for what the gene
-        does not permit.
+        a campaign limits the genes of several families at once. Genes with numbers inside have limits of
+        their own. Raises GenomeError for what the gene does not permit.
         """
         return Space(
             tuple(_limited(gene, limits[gene.name]) if gene.name in limits else gene for gene in self)
@@ -165,6 +187,8 @@ def _limited(gene: Gene, limit: object) -> Gene:
         return _held(gene, gene.check(limit))
     if not limit:
         raise GenomeError(f"gene {gene.name!r}: got {{}}, expected a value, {{low, high}} or {{options}}")
+    if isinstance(gene, Composite):
+        return gene.narrowed(limit)
     if isinstance(gene, NumericGene):
         _only_keys(gene, limit, ("low", "high"))
         match limit.get("low"), limit.get("high"):
@@ -193,6 +217,8 @@ def _is_fixed(gene: Gene) -> bool:
         return gene.low == gene.high
     if isinstance(gene, Subset):
         return len(gene.options) == gene.min_size
+    if isinstance(gene, Composite):
+        return gene.is_fixed
     return isinstance(gene, Choice) and len(gene.options) == 1
 
 
@@ -203,6 +229,8 @@ def _only_keys(gene: Gene, limit: Mapping[str, object], known: tuple[str, ...]) 
 
 
 def _held(gene: Gene, value: Value) -> Gene:
+    if isinstance(gene, Composite):
+        return gene.held(value)
     if isinstance(gene, NumericGene):
         number = cast(float, value)
         return replace(gene, low=number, high=number, initial=number)

@@ -1,8 +1,9 @@
 """A functional hash: what says that two learners make the same updates, whatever their genes are called.
 
-Learners without weights are tried out on a few made-up gradients, in float64; updates that float32 cannot
-tell apart give equal hashes, so momentum with a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero:
-evolving machine learning algorithms from scratch", compare programs in this way.)
+Learners that are formulas, without weights or with weights that only move their numbers, are tried out on a
+few made-up gradients, in float64; updates that float32 cannot tell apart give equal hashes, so momentum with
+a decay of 0 is SGD. (Real, Liang et al. 2020, "AutoML-Zero: evolving machine learning algorithms from
+scratch", compare programs in this way.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from evometa.rules.base import StepContext
 from evometa.rules.learner import Learner
 from evometa.rules.registry import RULES
 from evometa.rules.schedule_space import schedule_space
-from evometa.trees import Tree, tree_map
+from evometa.trees import Tree, stack, take, tree_map, under_prefix
 
 #: Tensors of the made-up model: rules may work matrix by matrix.
 _LAYOUT = Layout.of({"weight": (3, 4), "bias": (4,), "scale": ()})
@@ -37,12 +38,14 @@ _MOST_FACTORS = 4096
 def is_probed(candidate: Candidate) -> bool:
     """Whether the hash is of updates; else it is of all that they are made from, which is as good as unique.
 
-    Weights that were meta-trained give the same updates only if they are the same weights. Schedules that
+    Networks that were meta-trained give the same updates only if they have the same weights. Schedules that
     answer to the loss would have to be tried on a whole training, and so would rules of a user's own, which
     may do something else at a step that is not tried.
     """
     is_known = candidate.family in RULES.built_in_members
-    return is_known and not candidate.weights and candidate.learner.schedule.elementwise
+    learner = candidate.learner
+    is_formula = not candidate.weights or (learner.rule_family.is_formula and learner.initialisation is None)
+    return is_known and is_formula and learner.schedule.elementwise
 
 
 def ingredients_hash(candidate: Candidate, weights: str | None) -> str:
@@ -63,12 +66,13 @@ def updates_hashes(candidates: Sequence[Candidate], horizons: Sequence[int]) -> 
     ``horizons`` are the lengths of training that it shall be equal for.
     """
     learners = [candidate.learner for candidate in candidates]
-    seen = [part for horizon in horizons for part in _seen(learners, horizon)]
+    weights = stack([tree_map(Tensor.double, under_prefix("rule", one.weights)) for one in candidates])
+    seen = [part for horizon in horizons for part in _seen(learners, weights, horizon)]
     rows = torch.cat([part.reshape(len(candidates), -1) for part in seen], dim=1).numpy()
     return [_hash(row.tobytes()) for row in _rounded(rows)]
 
 
-def _seen(learners: Sequence[Learner], horizon: int) -> tuple[Tensor, Tensor]:
+def _seen(learners: Sequence[Learner], weights: Tree, horizon: int) -> tuple[Tensor, Tensor]:
     """The made-up model's params after each step, and the course of the schedule's factor, each ``(P, …)``.
 
     The course, because between two of the steps it may drop; relative to its largest, since the params tell
@@ -81,14 +85,18 @@ def _seen(learners: Sequence[Learner], horizon: int) -> tuple[Tensor, Tensor]:
     factors = _factors(learners, torch.cat([steps, looks]), horizon)
     course = factors[:, len(steps) :]
     course = course / course.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
-    return _updates(learners, steps, factors, horizon), course
+    return _updates(learners, weights, steps, factors, horizon), course
 
 
-def _updates(learners: Sequence[Learner], steps: Tensor, factors: Tensor, horizon: int) -> Tensor:
+def _updates(
+    learners: Sequence[Learner], weights: Tree, steps: Tensor, factors: Tensor, horizon: int
+) -> Tensor:
     """The params after each of ``steps`` ``(P, K, T, N)``, on which the schedules give ``factors``."""
     rule, generator = learners[0].rule, torch_generator(0, "fingerprint")
     shape = (len(steps), _N_TASKS, _LAYOUT.size)
     start = torch.randn(shape[1:], generator=generator, dtype=torch.float64)
+    # Some so near zero that a step changes their sign, where thresholds act.
+    start = start * 10.0 ** torch.empty_like(start).uniform_(-6.0, 0.0, generator=generator)
     exponents = torch.empty(shape, dtype=torch.float64).uniform_(-3.0, 1.0, generator=generator)
     gradients = torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0**exponents
     losses = torch.rand(shape[:2], generator=generator, dtype=torch.float64)
@@ -98,12 +106,14 @@ def _updates(learners: Sequence[Learner], steps: Tensor, factors: Tensor, horizo
 
     own = [name for name in learners[0].hyper if name not in schedule_space()]
     hyper = _stacked(learners, own)
-    params, state, passed = spread(start), tree_map(spread, rule.init_state({}, start, _LAYOUT)), []
+    fresh = rule.init_state(take(weights, 0), start, _LAYOUT)
+    params, state, passed = spread(start), tree_map(spread, fresh), []
     planned = torch.full((), float(horizon), dtype=torch.float64)
     for k, (step, gradient, loss) in enumerate(zip(steps, gradients, losses, strict=True)):
         context = StepContext(_LAYOUT, step, planned, loss)
 
         def update(
+            weights: Tree,
             hyper: Tree,
             state: Tree,
             params: Tensor,
@@ -111,10 +121,10 @@ def _updates(learners: Sequence[Learner], steps: Tensor, factors: Tensor, horizo
             gradient: Tensor = gradient,
             context: StepContext = context,
         ) -> tuple[Tensor, Tree]:
-            change, after = rule.update({}, hyper, state, gradient, params, context)
+            change, after = rule.update(weights, hyper, state, gradient, params, context)
             return params + factor * change, after
 
-        params, state = torch.vmap(update)(hyper, state, params, factors[:, k])
+        params, state = torch.vmap(update)(weights, hyper, state, params, factors[:, k])
         passed.append(params)
     return torch.stack(passed, dim=1)
 

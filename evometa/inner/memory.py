@@ -86,17 +86,21 @@ def part_bytes(
 def _bytes_on(rule: _Floats, part: PreparedTasks, demand: Demand) -> PartBytes:
     size, width = part.tasks.layout.size, part.params.element_size()
     task = _task_bytes(part, demand.second_order)
+    # Late gradients: the queue, and while a step is made the next one and the gradient at its head.
+    gradient = size * width
+    queue = part.tasks.gradient_delay * gradient
+    made = queue + gradient if queue else 0
 
     def of(floats: float) -> int:
         return int(floats * size * width)
 
     return PartBytes(
         n_tasks=part.tasks.n_tasks,
-        carried=of(rule.carried),
-        step=max(of(rule.step), task.step),
-        graph=of(rule.graph) + task.graph,
+        carried=of(rule.carried) + queue,
+        step=max(of(rule.step) + made, task.step),
+        graph=of(rule.graph) + task.graph + (gradient if queue else 0),
         backward=max(of(rule.backward), task.backward),
-        gradient=size * width,
+        gradient=gradient,
     )
 
 
@@ -133,9 +137,10 @@ def _rule_floats(
     """An update of the learner of these structural genes, measured on the reference model."""
     generator = torch_generator(0, "memory")
     learner = Learner.of(family, dict(structural))
-    candidate = Candidate("", family, dict(structural), learner.init_weights(generator))
-    cohort = Cohort.of([candidate], torch.device("cpu"))
     params, scale = torch.randn((2, 1, _LAYOUT.size), generator=generator)
+    weights = learner.init_weights(torch_generator(0, "memory", "weights"), params[0])
+    candidate = Candidate("", family, dict(structural), weights)
+    cohort = Cohort.of([candidate], torch.device("cpu"))
     with nullcontext() if by_kernel else native.disabled(), MemoryMeter() as meter:
         carry = begin(cohort, _LAYOUT, params)
         losses, grads = _quadratic(carry.params, scale)

@@ -54,7 +54,9 @@ def candidates_per_chunk(
     if n_candidates == 1:
         return 1
     coordinates = max(batch.n_tasks * batch.layout.size for batch in batches)
-    step = (state_floats_per_param(learner) + 2.0) * coordinates  # between steps: params and gradients too
+    # between steps: params and gradients too, and those that come late
+    carried = state_floats_per_param(learner) + 2.0 + max(batch.gradient_delay for batch in batches)
+    step = carried * coordinates
     by_kernel = device.type == "cpu" and has_kernel(learner)
     if not by_kernel:
         step += measure_cost(learner).floats_written_per_param * coordinates
@@ -85,7 +87,7 @@ def gradient_floats(tasks: TaskBatch, device: torch.device) -> int:
     params = torch.zeros((1, tasks.n_tasks, tasks.layout.size), dtype=next(floating, None), device=device)
     counter = OperationCounter()
     with torch.no_grad(), counter:
-        loss_and_grad(replace(tasks, loss_and_grad=None), params, tasks.batch(rows))
+        loss_and_grad(replace(tasks, loss_and_grad=None), params, tasks.batch_of(rows))
     return counter.n_written
 
 

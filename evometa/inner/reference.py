@@ -69,7 +69,7 @@ def train(
     tasks, params = part.tasks, part.params[task : task + 1]
     planned = params.new_tensor(float(n_steps if horizon is None else horizon))
     state = subject.learner.init_state(subject.weights, params, tasks.layout)
-    losses = []
+    losses, on_the_way = [], [torch.zeros_like(params[0])] * tasks.gradient_delay
     for k in range(n_steps + 1):
         batch = _own_batch(tasks, None if part.indices is None else part.indices[:, k], task)
         losses.append(tasks.loss(params[0], batch))
@@ -77,7 +77,10 @@ def train(
             break
         if truncation is not None and k % truncation == 0:
             params, state = params.detach(), tree_map(torch.Tensor.detach, state)
+            on_the_way = [late.detach() for late in on_the_way]
         loss, grad = _loss_and_grad(tasks, params[0], batch, second_order)
+        on_the_way.append(grad)
+        grad = on_the_way.pop(0)
         context = StepContext(tasks.layout, params.new_tensor(float(k)), planned, loss.unsqueeze(0))
         update, state = subject.learner.update(
             subject.weights, subject.hyper, state, grad.unsqueeze(0), params, context
@@ -88,11 +91,11 @@ def train(
 
 def valid_loss(part: PreparedTasks, task: int, params: Tensor) -> Tensor:
     """Loss () of ``params`` ``(N,)`` on the rows that the task holds out; NaN for a task without."""
-    rows = part.tasks.valid_rows
-    if rows is None:
+    held_out = part.tasks.valid_batch()
+    if held_out is None:
         return params.new_tensor(torch.nan)
     measure = part.tasks.valid_loss or part.tasks.loss
-    return measure(params, _own_batch(part.tasks, rows, task))
+    return measure(params, {name: value[task] for name, value in held_out.items()})
 
 
 def meta_gradients(

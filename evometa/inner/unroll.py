@@ -19,6 +19,7 @@ from torch import Tensor
 from evometa.inner import graphs
 from evometa.inner.cohort import Cohort
 from evometa.inner.deadline import check_time
+from evometa.inner.delay import empty_queue, through_queue
 from evometa.inner.gradient import eager, losses_at
 from evometa.inner.kernel_training import kernel_tasks, measured_by_kernel, train_by_kernel
 from evometa.inner.precision import lowered
@@ -53,13 +54,23 @@ class UnrollState:
         )
 
 
-def begin(cohort: Cohort, layout: Layout, params: Tensor) -> UnrollState:
-    """The state before the first step; every candidate starts from the same ``params`` ``(T, N)``."""
+def begin(cohort: Cohort, layout: Layout, params: Tensor, delay: int = 0) -> UnrollState:
+    """The state before the first step.
+
+    Every candidate starts from the same ``params`` ``(T, N)``, unless its initialisation is learned: then all
+    its tasks start there, with a graph to its weights where grad mode is on. ``delay`` is the tasks'
+    ``gradient_delay``. Raises GenomeError where a learned initialisation is for another size of model.
+    """
+    learned = cohort.learner.initial_params(cohort.weights, layout)
+    if learned is None:
+        starts = params.repeat(cohort.n_candidates, 1, 1)
+    else:
+        starts = learned.to(params.dtype).unsqueeze(1).repeat(1, len(params), 1)
     states = []
     for index in range(cohort.n_candidates):
         weights, _ = cohort.member(index)
-        states.append(cohort.learner.init_state(weights, params, layout))
-    return UnrollState(params.repeat(cohort.n_candidates, 1, 1), stack(states), 0)
+        states.append(cohort.learner.init_state(weights, starts[index], layout))
+    return UnrollState(starts, {**stack(states), **empty_queue(starts, delay)}, 0)
 
 
 def loss_and_grad(tasks: TaskBatch, params: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -83,19 +94,22 @@ def advance(
 ) -> UnrollState:
     """One update of all runs from the ``losses (P, T)`` and ``grads (P, T, N)`` at ``carry.params``.
 
-    With ``overwrite`` the tensors of ``carry``, which the caller gives up, may be edited in place. A ``step``
+    Where gradients are delayed, ``grads`` join the queue and the rule is given those at its head. With
+    ``overwrite`` the tensors of ``carry``, which the caller gives up, may be edited in place. A ``step``
     counts the updates made so far on the device, as a tensor (), where the count of ``carry`` is not read.
     """
     params = carry.params
+    grads, before, queue = through_queue(carry.state, grads)
     if step is None:
         step = torch.full((), float(carry.step), dtype=params.dtype, device=params.device)
     planned = torch.full((), float(horizon), dtype=params.dtype, device=params.device)
     whole = StepContext(layout, step, planned, losses)
     advanced = cohort.learner.advance(
-        cohort.weights, cohort.hyper, carry.state, grads, params, whole, overwrite=overwrite
+        cohort.weights, cohort.hyper, before, grads, params, whole, overwrite=overwrite
     )
     if advanced is not None:
-        return UnrollState(*advanced, carry.step + 1)
+        after, state = advanced
+        return UnrollState(after, {**state, **queue}, carry.step + 1)
 
     def update(
         weights: Tree, hyper: Tree, state: Tree, grad: Tensor, param: Tensor, loss: Tensor
@@ -105,12 +119,12 @@ def advance(
 
     if cohort.n_candidates == 1:
         weights, hyper = cohort.member(0)
-        updates, state = update(weights, hyper, take(carry.state, 0), grads[0], params[0], losses[0])
+        updates, state = update(weights, hyper, take(before, 0), grads[0], params[0], losses[0])
         updates, state = updates.unsqueeze(0), tree_map(lambda value: value.unsqueeze(0), state)
     else:
-        arguments = (cohort.weights, cohort.hyper, carry.state, grads, params, losses)
+        arguments = (cohort.weights, cohort.hyper, before, grads, params, losses)
         updates, state = torch.vmap(update)(*arguments)
-    return UnrollState(params + updates, state, carry.step + 1)
+    return UnrollState(params + updates, {**state, **queue}, carry.step + 1)
 
 
 @torch.no_grad()
@@ -168,7 +182,7 @@ def _train(
     cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None, history: Tensor
 ) -> Tensor:
     """Step after step; fills ``history (K + 1, P, T)`` with losses and returns the trained params."""
-    horizon, carry = len(history) - 1, begin(cohort, tasks.layout, params)
+    horizon, carry = len(history) - 1, begin(cohort, tasks.layout, params, tasks.gradient_delay)
     for k in range(horizon + 1):
         check_time()
         batch = tasks.batch(None if indices is None else indices[:, k])
@@ -185,7 +199,7 @@ def _train_replayed(
     cohort: Cohort, tasks: TaskBatch, params: Tensor, indices: Tensor | None, history: Tensor
 ) -> Tensor:
     """As :func:`_train`, by a step on tensors that stay where they are, which a GPU records and replays."""
-    horizon, carry = len(history) - 1, begin(cohort, tasks.layout, params)
+    horizon, carry = len(history) - 1, begin(cohort, tasks.layout, params, tasks.gradient_delay)
 
     def step(params: Tensor, state: Tree, rows: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor, Tree]:
         losses, grads = loss_and_grad(tasks, params, tasks.batch(rows))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -92,10 +93,16 @@ class Session(ABC):
 
 
 class Estimator(ABC):
-    """A registry row: a way to estimate the meta-gradient."""
+    """A registry row: a way to estimate the meta-gradient.
+
+    ``is_common`` says that campaigns draw it without naming it. ``needs_initialisation`` says that it trains
+    learned initialisations and nothing else.
+    """
 
     name: str
     summary: str
+    is_common: ClassVar[bool] = True
+    needs_initialisation: ClassVar[bool] = False
 
     def serves(self, family: RuleFamily) -> bool:
         """Whether it finds meta-gradients for the rules of ``family``; search spaces offer no others."""

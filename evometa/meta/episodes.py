@@ -51,10 +51,13 @@ class Segment:
     n_steps: int
 
 
-def segments(problem: MetaProblem) -> Iterator[Segment]:
-    """The segments of episode after episode, without end; one that starts at 0 begins with fresh models."""
+def segments(problem: MetaProblem, *, uncut: bool = False) -> Iterator[Segment]:
+    """The segments of episode after episode, without end; one that starts at 0 begins with fresh models.
+
+    With ``uncut`` each is a whole episode.
+    """
     genes = problem.genes[0]
-    truncation = whole(genes, "meta.truncation")
+    truncation = whole(genes, "meta.unroll_length" if uncut else "meta.truncation")
     for number in count():
         stream = problem.streams[number % len(problem.streams)]
         episode = draw_episode(stream, number, genes, problem.device, problem.dtype)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from evometa.genome.genes import Choice, Integer, LogReal, Value
+from evometa.genome.genes import Choice, Integer, LogReal
 from evometa.genome.space import Genes, Space
 
 #: How a lifetime's learning enters the lineage: inherited, only scored with, or not done at all.
@@ -17,13 +17,17 @@ WRITE_BACK = ("lamarckian", "baldwinian", "none")
 FREE_IN_A_COHORT = frozenset({"meta.write_back", "meta.lr_decay", "meta.averaging"})
 #: VeLO's range first (Metz et al. 2022); rules whose steps grow with the gradient diverge at it.
 AUGMENTATION_RANGES = (1000, 100, 10, 3)
-#: Genes that a campaign leaves at these values unless its ``[genes]`` name them: they make every lifetime's
-#: trainings harder, for the sake of tasks on which the campaign does not measure.
-HELD_UNLESS_NAMED: Mapping[str, Value] = {
+#: Genes that a campaign leaves at these values unless its ``[genes]`` name them. Most make every lifetime's
+#: trainings harder, for the sake of tasks on which the campaign does not measure. To judge only the last step
+#: is for trainings of few steps.
+HELD_UNLESS_NAMED: Mapping[str, object] = {
     "meta.horizon": "fixed",
     "meta.reparametrisation": "none",
     "meta.loss_scaling": "none",
+    "meta.loss": {"options": ["log_mean", "mean"]},
 }
+#: Genes that no genome has unless a campaign's ``[genes]`` name them; without them it is at their defaults.
+ABSENT_UNLESS_NAMED = frozenset({"meta.judged_on"})
 _REFINED = {"meta.write_back": ("lamarckian", "baldwinian")}
 
 
@@ -61,7 +65,10 @@ def shared_space(estimators: tuple[str, ...]) -> Space:
                 note="inner steps between meta-updates",
             ),
             Choice(
-                "meta.loss", ("log_mean", "mean"), when=_REFINED, note="what is summed over the inner steps"
+                "meta.loss",
+                ("log_mean", "mean", "last"),
+                when=_REFINED,
+                note="what is summed over the inner steps",
             ),
             Choice(
                 "meta.horizon",
@@ -102,6 +109,7 @@ def shared_space(estimators: tuple[str, ...]) -> Space:
                 when={"meta.loss_scaling": ("log_uniform",)},
                 note="largest such unit; the smallest is its inverse",
             ),
+            Choice("meta.judged_on", ("train", "valid"), when=_REFINED, note="rows of the meta-loss"),
         )
     )
 

@@ -16,7 +16,8 @@ from evometa.inner.memory import Demand, PartBytes, part_bytes
 from evometa.inner.plan import candidates_per_chunk, cut
 from evometa.meta.augmentation import Part
 from evometa.meta.base import MetaProblem
-from evometa.meta.replay import Objective, Way
+from evometa.meta.meta_loss import Objective
+from evometa.meta.replay import Way
 from evometa.rules.learner import Learner
 
 #: What the graph of one group of tasks may take for a candidate, unless a single task takes more. Where there
@@ -145,7 +146,7 @@ def _needed(way: Way, sizes: _Sizes, n_steps: int, objective: Objective) -> int:
 def _besides(way: Way, n_tasks: int, part: PartBytes, n_steps: int, objective: Objective) -> int:
     at_once = part.n_tasks  # of a group
     if not way.replays:
-        with_graph = at_once if objective.kind == "mean" else n_tasks
+        with_graph = n_tasks if objective.kind == "log_mean" else at_once
         return with_graph * n_steps * part.graph + at_once * part.backward
     noted = 0 if objective.second_order else n_tasks * n_steps * part.gradient
     length = way.steps_at_once or n_steps

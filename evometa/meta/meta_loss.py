@@ -1,18 +1,57 @@
 """The meta-loss of a segment: the mean over its steps of the tasks' mean loss, or of that mean's logarithm.
 
-Losses come as one tensor ``(S, P, T)`` for every architecture: S steps, P candidates, its T tasks, each in
-its own unit. Architectures weigh as much as they have tasks.
+Losses come as one tensor ``(S, P, T)`` for every architecture: the S steps that are judged, P candidates, its
+T tasks, each in its own unit. Architectures weigh as much as they have tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-#: What is summed over the steps: the value of gene ``meta.loss``.
-Kind = Literal["log_mean", "mean"]
+from evometa import native
+from evometa.genome.space import Genes
+
+#: What is summed over the steps: the value of gene ``meta.loss``. "last": the last step alone.
+Kind = Literal["log_mean", "mean", "last"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a segment is judged by.
+
+    Attributes:
+        kind: see :data:`Kind`.
+        second_order: whether it is differentiated through the inner gradients as well.
+        rows: "train", the minibatch of the step, or "valid", the rows that tasks hold out.
+    """
+
+    kind: str
+    second_order: bool = False
+    rows: str = "train"
+
+    @classmethod
+    def of(cls, genes: Genes) -> Objective:
+        """That of complete ``meta.…`` genes."""
+        second_order = bool(genes.get("meta.second_order", False))
+        return cls(str(genes["meta.loss"]), second_order, str(genes["meta.judged_on"]))
+
+    def judged(self, n_steps: int) -> range:
+        """Which of a segment's steps."""
+        return range(n_steps - 1 if self.kind == "last" else 0, n_steps)
+
+    @property
+    def judges_every_minibatch(self) -> bool:
+        """Whether it is made of what training sees anyway: the loss of every step."""
+        return self.kind != "last" and self.rows == "train"
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Where it is computed: kernels have no second order, and no step may differ for lack of a graph."""
+        return native.disabled() if self.second_order else nullcontext()
 
 
 def meta_loss(losses: Sequence[Tensor], kind: str) -> Tensor:

@@ -21,7 +21,7 @@ from evometa.meta.base import MetaGradient, MetaProblem, Session
 from evometa.meta.episodes import Segment, segments
 from evometa.meta.genes import per_candidate, whole
 from evometa.meta.memory import pieces
-from evometa.meta.meta_loss import mean_loss, meta_loss
+from evometa.meta.meta_loss import Objective, mean_loss, meta_loss
 from evometa.meta.recorded import Recordings
 from evometa.meta.training import Training, start, train
 from evometa.rng import torch_generator
@@ -51,7 +51,7 @@ class PerturbedSession(Session):
         self._problem = problem
         self._cohort = problem.cohort
         self._segments = segments(problem)
-        self._kind = str(genes["meta.loss"])
+        self._objective = replace(Objective.of(genes), second_order=False)
         self._n_pairs = whole(genes, "meta.pairs")
         self._n_particles = 2 * self._n_pairs + n_unperturbed
         self._pieces: list[Tensor] = []
@@ -117,10 +117,10 @@ class PerturbedSession(Session):
             perturbed = flat[candidate] + self._sigma[candidate].unsqueeze(-1) * offsets[particle]
             cohort = self._particles(perturbed, candidate)
             training = start(cohort, segment.episode.parts) if fresh else self._resumed(piece, rows)
-            training, losses = train(cohort, segment, training, self._recordings.train)
+            training, losses = train(cohort, segment, training, self._recordings.train, self._objective)
             self._keep(piece, rows, training)
             del training  # or this piece's would live on beside the next one's
-            outcomes.append(torch.stack([meta_loss(losses, self._kind), mean_loss(losses)]))
+            outcomes.append(torch.stack([meta_loss(losses, self._objective.kind), mean_loss(losses)]))
         self._end_segment()
         judged, seen = torch.cat(outcomes, dim=1).reshape(2, -1, self._n_particles)
         return judged, seen

@@ -20,8 +20,8 @@ from evometa.inner.cohort import Cohort
 from evometa.inner.unroll import UnrollState, advance, loss_and_grad
 from evometa.layout import Layout
 from evometa.meta.augmentation import Part
-from evometa.meta.meta_loss import slope
-from evometa.meta.replay import Backpropagated, Objective
+from evometa.meta.meta_loss import Objective, slope
+from evometa.meta.replay import Backpropagated
 from evometa.meta.training import PartState, Trained, Training
 from evometa.tasks.base import Loss, LossAndGrad, TaskBatch, is_shared
 from evometa.trees import Tree, tree_map
@@ -241,7 +241,7 @@ class RecordedTraining:
 
 
 #: What a recording keeps of its tasks: their functions, shapes and dtypes.
-_Kind = tuple[Loss, LossAndGrad | None, Layout, Mapping[str, object], Mapping[str, object], object]
+_Kind = tuple[Loss, LossAndGrad | None, Layout, int, Mapping[str, object], Mapping[str, object], object]
 
 
 def _signature(cohort: Cohort, part: Part, horizon: int) -> tuple[object, ...]:
@@ -258,7 +258,7 @@ def _signature(cohort: Cohort, part: Part, horizon: int) -> tuple[object, ...]:
 
 def _kind(tasks: TaskBatch, indices: object) -> _Kind:
     constants, rows = _shapes(tasks.constants), _shapes(tasks.rows)
-    return tasks.loss, tasks.loss_and_grad, tasks.layout, constants, rows, indices
+    return tasks.loss, tasks.loss_and_grad, tasks.layout, tasks.gradient_delay, constants, rows, indices
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> Mapping[str, object]:

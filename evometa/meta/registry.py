@@ -12,9 +12,11 @@ from evometa.meta.dqn import DQN
 from evometa.meta.es import ES
 from evometa.meta.genes import FREE_IN_A_COHORT, shared_space
 from evometa.meta.hybrid import Hybrid
+from evometa.meta.implicit import Implicit
 from evometa.meta.pes import PES
 from evometa.meta.ppo import PPO
 from evometa.meta.reinforce import Reinforce
+from evometa.meta.reptile import Reptile
 from evometa.meta.tbptt import TruncatedBPTT
 from evometa.registry import MadeOf, Registry
 from evometa.rules.base import RuleFamily
@@ -23,7 +25,14 @@ from evometa.rules.learner import Learner
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "evometa.estimators")
 _TBPTT, _ES, _PES = TruncatedBPTT(), ES(), PES()
 _BY_GRADIENT_OR_PERTURBATION = (_TBPTT, _ES, _PES, Hybrid(_TBPTT, _ES), Hybrid(_TBPTT, _PES))
-for _estimator in (*_BY_GRADIENT_OR_PERTURBATION, Reinforce(), PPO(), DQN()):
+for _estimator in (
+    *_BY_GRADIENT_OR_PERTURBATION,
+    Reinforce(),
+    PPO(),
+    DQN(),
+    Implicit(),
+    Reptile(),
+):
     ESTIMATORS.add(_estimator.name, _estimator)
 
 

@@ -24,7 +24,7 @@ from evometa.meta.episodes import Segment, segments
 from evometa.meta.memory import pieces
 from evometa.meta.meta_loss import mean_loss
 from evometa.meta.reward import Level
-from evometa.meta.training import PartState, Training, measured, start, train_part
+from evometa.meta.training import PartState, Training, observed, start, train_losses, train_part
 from evometa.rng import torch_generator
 from evometa.rules.base import Hyper, StepContext, UpdateRule
 from evometa.rules.controller import ControllerRule
@@ -189,7 +189,9 @@ class Tape:
     def step(self, cohort: Cohort, k: int) -> None:
         """The segment's k-th inner step; rewards before its first decision are nobody's."""
         before, horizon = self.level, self._segment.episode.horizon
-        trained = train_part(cohort, self._part, self.state, 1, horizon, measured, given_up=True)
+        trained = train_part(
+            cohort, self._part, self.state, 1, horizon, observed, train_losses, given_up=True
+        )
         self.state, (losses,) = trained.end, trained.losses
         self.level = before.then(losses, self._part.tasks.noise_floor)
         self._losses.append(losses)

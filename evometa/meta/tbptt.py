@@ -14,9 +14,9 @@ from evometa.meta.episodes import Episode, segments
 from evometa.meta.footprint import Footprint
 from evometa.meta.genes import whole
 from evometa.meta.memory import groups_of, way_through
-from evometa.meta.meta_loss import mean_loss
+from evometa.meta.meta_loss import Objective, mean_loss
 from evometa.meta.recorded import Recordings
-from evometa.meta.replay import Objective, Way, backpropagate
+from evometa.meta.replay import Way, backpropagate
 from evometa.meta.training import Training, start
 from evometa.rules.base import RuleFamily
 from evometa.trees import Tree
@@ -55,11 +55,11 @@ class _Unrolling(Session):
         genes = problem.genes[0]
         self._cohort = problem.cohort
         self._segments = segments(problem)
-        self._objective = Objective(str(genes["meta.loss"]), bool(genes["meta.second_order"]))
+        self._objective = Objective.of(genes)
         self._max_bytes = problem.max_bytes
         self._truncation = whole(genes, "meta.truncation")
         self._groups: list[list[Part]] = []
-        self._training: Training = ()
+        self._training: Training | None = ()
         self._way = Way(replays=False)
         self._recordings = Recordings(self._objective)
 
@@ -69,7 +69,7 @@ class _Unrolling(Session):
         if segment.start == 0:
             self._begin(cohort, segment.episode)
         n_steps, horizon = segment.n_steps, segment.episode.horizon
-        if self._way.recorded:
+        if self._way.recorded and self._training is not None:
             parts = segment.episode.parts
             found = self._recordings.backpropagate(cohort, parts, self._training, n_steps, horizon)
         else:
@@ -84,7 +84,9 @@ class _Unrolling(Session):
         """Plan the episode, and start its models."""
         learner, n_steps = cohort.learner, min(self._truncation, episode.length)
         self._training = ()  # the last episode's models are done with
-        recorded = graphs.serves(episode.parts[0].params.device, episode.length)
+        learns_start = learner.initialisation is not None
+        recordable = not learns_start and self._objective.judges_every_minibatch
+        recorded = recordable and graphs.serves(episode.parts[0].params.device, episode.length)
         self._groups = groups_of(learner, episode.parts, n_steps, self._objective, recorded=recorded)
         self._way = way_through(
             learner,
@@ -95,4 +97,6 @@ class _Unrolling(Session):
             self._max_bytes,
             recorded=recorded,
         )
-        self._training = start(cohort, [part for parts in self._groups for part in parts])
+        parts = [part for own in self._groups for part in own]
+        # Where the start is learned, it is in the graph of the first segment.
+        self._training = None if learns_start else start(cohort, parts)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from evometa.campaign.results import campaign_config, read_front
 from evometa.inner.cohort import Candidate, Cohort
+from evometa.inner.delay import through_queue
 from evometa.inner.record import UnrollRecord
 from evometa.inner.task_set import PreparedTasks, TaskRequest, prepare
 from evometa.inner.unroll import advance, begin, loss_and_grad, unroll
@@ -119,13 +120,14 @@ def _replayed(cohort: Cohort, part: PreparedTasks, record: UnrollRecord, horizon
 def _followed(cohort: Cohort, part: PreparedTasks, horizon: int) -> FloatArray:
     """Factors ``(T, K)`` of a run made step by step, of which the schedule sees gradients and steps too."""
     weights, hyper = cohort.member(0)
-    tasks, carry = part.tasks, begin(cohort, part.tasks.layout, part.params)
+    tasks, carry = part.tasks, begin(cohort, part.tasks.layout, part.params, part.tasks.gradient_delay)
     planned = torch.tensor(float(horizon))
     factors = []
     for k in range(horizon):
         batch = tasks.batch(None if part.indices is None else part.indices[:, k])
         losses, grads = loss_and_grad(tasks, carry.params, batch)
-        last = LastStep.of(grads[0], carry.state[LAST_STEP][0])
+        given, _, _ = through_queue(carry.state, grads)
+        last = LastStep.of(given[0], carry.state[LAST_STEP][0])
         context = StepContext(tasks.layout, torch.tensor(float(k)), planned, losses[0], last)
         factor, _ = cohort.learner.factor(weights, hyper, take(carry.state, 0), context)
         factors.append(factor.expand(tasks.n_tasks).double())

@@ -188,6 +188,9 @@ class RuleFamily(ABC):
     summary: str
     #: whether its rules have weights φ of their own to meta-train
     learned: ClassVar[bool] = False
+    #: whether its rules are formulas, in which weights only move numbers: they need no guard past the
+    #: horizon, and a few gradients tell what they do
+    is_formula: ClassVar[bool] = False
     #: whether its steps have a derivative by the weights, without which none can be backpropagated to them
     differentiable: bool = True
 
@@ -211,3 +214,14 @@ class RuleFamily(ABC):
     def structure(self, genes: Genes) -> Hashable:
         """What two genomes must share to run in one cohort."""
         return (self.name, self.space.structural(genes))
+
+    def absorbed(self, genes: Genes, weights: Tree) -> tuple[Genes, Tree]:
+        """Genes that say what these weights of a rule make of it, and the weights that are left.
+
+        Here genes say nothing of weights.
+        """
+        return genes, weights
+
+    def simplified(self, genes: Genes) -> Genes:
+        """Genes of an equal rule that is easiest to read; here: the same."""
+        return genes

@@ -12,6 +12,10 @@ operation PyTorch dispatches is counted:
 
 Beside it the numbers are counted that operations write to memory, computed or copied; the chunk plan goes by
 them. The totals are divided by N. The gradient itself is not part of it: it is the same for every learner.
+
+What a rule does once for each tensor, as those that steer whole tensors do, is divided by N as well. Here
+four tensors have 602 coordinates each on average; with larger ones it is less for a coordinate, down to what
+the rule does for each of them.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import LastStep, StepContext, UpdateRule
+from evometa.rules.initialisation import Initialisation
 from evometa.rules.learner import Learner, Structural
 from evometa.rules.registry import SCHEDULES
 from evometa.rules.schedule_base import Schedule
@@ -106,15 +111,18 @@ _SIZED: dict[tuple[str, Structural], tuple[int, int]] = {}
 
 def measure_cost(learner: Learner) -> Cost:
     """The cost of ``learner``; equal for all learners of one structure, and measured once for each."""
-    return _cost_of(count_rule(learner), _schedule_counts(learner.parts[1]))
+    _, schedule, begin = learner.parts
+    return _cost_of(count_rule(learner), _schedule_counts(schedule) + _initialisation_counts(begin))
 
 
 def size_cost(learner: Learner) -> Cost:
     """The part of :func:`measure_cost` that is told without an update; what an update does is nan."""
-    rule, schedule = learner.parts
+    rule, schedule, begin = learner.parts
     if (learner.family, rule) not in _SIZED:
         note_sizes(learner, with_prefix("rule", learner.rule.init_weights(torch_generator(0, "cost"))))
-    return _size_cost(_SIZED[learner.family, rule], _schedule_counts(schedule))
+    return _size_cost(
+        _SIZED[learner.family, rule], _schedule_counts(schedule) + _initialisation_counts(begin)
+    )
 
 
 def note_sizes(learner: Learner, weights: Tree) -> None:
@@ -133,14 +141,14 @@ def note_sizes(learner: Learner, weights: Tree) -> None:
 
 
 @lru_cache(maxsize=_N_KEPT)
-def _size_cost(rule: tuple[int, int], schedule: Counts) -> Cost:
-    state, weights = rule[0] + schedule.state, rule[1] + schedule.weights
+def _size_cost(rule: tuple[int, int], others: Counts) -> Cost:
+    state, weights = rule[0] + others.state, rule[1] + others.weights
     return Cost(state / REFERENCE_LAYOUT.size, nan, weights, nan)
 
 
 @lru_cache(maxsize=_N_KEPT)
-def _cost_of(rule: Counts, schedule: Counts) -> Cost:
-    found, size = rule + schedule, REFERENCE_LAYOUT.size
+def _cost_of(rule: Counts, others: Counts) -> Cost:
+    found, size = rule + others, REFERENCE_LAYOUT.size
     return Cost(found.state / size, found.operations / size, found.weights, found.written / size)
 
 
@@ -202,6 +210,19 @@ def _schedule_counts(structure: Structural) -> Counts:
             schedule.factor(weights, hyper, state, context)
     kept = count(state) + (params.numel() if schedule.follows_steps else 0)  # the rule's last step
     return Counts(kept, counter.n_operations, count(weights), counter.n_written)
+
+
+@lru_cache(maxsize=_N_KEPT)
+def _initialisation_counts(structure: Structural) -> Counts:
+    """A step's product with its scale, where it has one."""
+    begin = Initialisation.of(dict(structure))
+    if begin is None:
+        return Counts(0, 0, 0, 0)
+    weights = begin.init_weights(torch.zeros(REFERENCE_LAYOUT.size))
+    with torch.no_grad(), OperationCounter() as counter:
+        if begin.scales:
+            torch.zeros((1, REFERENCE_LAYOUT.size)).mul(begin.scale(weights, REFERENCE_LAYOUT))
+    return Counts(0, counter.n_operations, count(weights), counter.n_written)
 
 
 def _reference(part: UpdateRule | Schedule) -> tuple[Tree, Tensor, Tensor, StepContext]:

@@ -114,13 +114,17 @@ class FeatureSet:
             ", ".join(group) + (f" for β = {_listed(decays)}" if any(decays) else "")
             for decays, group in symbols.items()
         ]
+        return [f"x = [{'; '.join(groups)}]", *self.definitions()]
+
+    def definitions(self) -> list[str]:
+        """The lines that define the averages."""
         decay_of = {statistic.kind: statistic.decay for statistic in self.statistics}
         if any(feature.kind.startswith("factored") for feature in self.chosen):
             decay_of["factored"] = 0.0
         defined = [
             line.format(decay=decay_of[kind]) for kind, line in DEFINITIONS.items() if kind in decay_of
         ]
-        return [f"x = [{'; '.join(groups)}]", *defined, *([AVERAGE] if defined else [])]
+        return [*defined, *([AVERAGE] if defined else [])]
 
 
 def normalised_products(weight: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
-"""The learner: a genome's update rule times its schedule, as one pure update.
+"""The learner: a genome's update rule times its schedule, as one pure update, and where training begins.
 
-This is the only place where the two meet; the engine, the estimators and the exported optimizer all call
-it. Weights and states of the parts live side by side under the prefixes ``rule.`` and ``schedule.``.
+This is the only place where they meet; the engine, the estimators and the exported optimizer all call it.
+Weights and states of the parts live side by side under the prefixes ``rule.``, ``schedule.`` and ``init.``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.native.tasks import PerceptronTasks
 from evometa.rules.base import Hyper, LastStep, RuleFamily, StepContext, Steps, UpdateRule
+from evometa.rules.initialisation import INITIALISATION_SPACE, Initialisation
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import Schedule, ScheduleFamily
+from evometa.rules.schedule_factors import cohort_factor, factors_at
 from evometa.rules.schedule_space import schedule_space
-from evometa.trees import Tree, take, tree_map, under_prefix, with_prefix
+from evometa.trees import Tree, under_prefix, with_prefix
 
 #: Past the planned horizon H the k-th step of a genome with weights is multiplied by (H/k)^GUARD_POWER.
 GUARD_POWER = 1
@@ -41,7 +43,10 @@ _N_REMEMBERED = 2048
 
 
 def learner_space(family: RuleFamily) -> Space:
-    """All genes that shape a genome's update: the rule's own and the schedule's."""
+    """All genes that shape a genome's update: the rule's own and the schedule's.
+
+    Beside them a genome may have those of INITIALISATION_SPACE.
+    """
     schedules = schedule_space()
     known = _SPACES.get(id(family))
     if known is None or known[1] is not schedules:
@@ -50,13 +55,17 @@ def learner_space(family: RuleFamily) -> Space:
 
 
 def has_weights(family: str, genes: Genes) -> bool:
-    """Whether a genome has weights φ to meta-train: a learned rule or a learned schedule."""
-    return RULES[family].learned or SCHEDULES[str(genes["schedule"])].learned
+    """Whether a genome has weights φ to meta-train: a learned rule, schedule or initialisation."""
+    learned = RULES[family].learned or SCHEDULES[str(genes["schedule"])].learned
+    return learned or Initialisation.of(genes) is not None
 
 
 @dataclass(frozen=True)
 class Learner:
-    """Rule × schedule of one structure. ``genes`` must be complete for :func:`learner_space`."""
+    """Rule × schedule of one structure. ``genes`` must be complete for :func:`learner_space`.
+
+    Genes of an initialisation are among them only where it is learned.
+    """
 
     family: str
     genes: tuple[tuple[str, Value], ...]
@@ -83,10 +92,15 @@ class Learner:
     @classmethod
     def _checked(cls, family: str, genes: Genes, space: Space) -> Learner:
         own = {name: value for name, value in genes.items() if name in space}
-        foreign = [name for name in genes if name not in space and not name.startswith("meta.")]
+        begin = {name: value for name, value in genes.items() if name in INITIALISATION_SPACE}
+        foreign = [
+            name for name in genes if name not in own and name not in begin and not name.startswith("meta.")
+        ]
         if foreign:
             raise GenomeError(f"family {family!r} has no gene {quoted(foreign[0])}")
-        return cls(family, tuple(space.complete(own).items()))
+        begin = INITIALISATION_SPACE.complete(begin)
+        learned = begin if Initialisation.of(begin) else {}
+        return cls(family, (*space.complete(own).items(), *learned.items()))
 
     @cached_property
     def rule_family(self) -> RuleFamily:
@@ -111,8 +125,15 @@ class Learner:
         return self.schedule_family.build(dict(self.genes))
 
     @cached_property
+    def initialisation(self) -> Initialisation | None:
+        """Where training begins; None where that is what tasks draw."""
+        return Initialisation.of(dict(self.genes))
+
+    @cached_property
     def space(self) -> Space:
-        return learner_space(self.rule_family)
+        """The genes that count: those of an initialisation only where it is learned."""
+        space = learner_space(self.rule_family)
+        return space if self.initialisation is None else space.union(INITIALISATION_SPACE)
 
     @cached_property
     def has_weights(self) -> bool:
@@ -121,8 +142,15 @@ class Learner:
 
     @property
     def elementwise(self) -> bool:
-        """Whether a coordinate's step depends on no other coordinate, but through the loss."""
-        return self.rule.elementwise and not self.schedule.follows_steps
+        """Whether a coordinate's step depends neither on others, but through the loss, nor on its place."""
+        return self.rule.elementwise and not (self.schedule.follows_steps or self.scales_steps)
+
+    @cached_property
+    def is_guarded(self) -> bool:
+        """Whether steps are held back past the horizon: weights shape them, and not a formula's."""
+        begins, rule = self.initialisation, self.rule_family
+        has_rates = begins is not None and begins.has_rates
+        return (rule.learned and not rule.is_formula) or self.schedule_family.learned or has_rates
 
     @cached_property
     def structure(self) -> tuple[str, Structural]:
@@ -130,21 +158,52 @@ class Learner:
         return (self.family, self.space.structural(dict(self.genes)))
 
     @cached_property
-    def parts(self) -> tuple[Structural, Structural]:
-        """The structural genes of the rule, and those of the schedule: each part has a cost of its own."""
+    def parts(self) -> tuple[Structural, Structural, Structural]:
+        """The structural genes of rule, schedule and initialisation: each part has a cost of its own."""
         schedules, structural = schedule_space(), self.space.structural(dict(self.genes))
-        rule = tuple(item for item in structural if item[0] not in schedules)
-        return rule, structural[len(rule) :]
+        begin = tuple(item for item in structural if item[0] in INITIALISATION_SPACE)
+        schedule = tuple(item for item in structural if item[0] in schedules)
+        return structural[: len(structural) - len(schedule) - len(begin)], schedule, begin
 
     @cached_property
     def hyper(self) -> dict[str, float]:
         """The continuous genes: what may differ inside one cohort."""
         return self.space.continuous(dict(self.genes))
 
-    def init_weights(self, generator: torch.Generator) -> Tree:
-        """Fresh weights of one candidate, float32 on the CPU; {} when nothing is learned."""
+    def init_weights(self, generator: torch.Generator, start: Tensor | None = None) -> Tree:
+        """Fresh weights of one candidate, float32 on the CPU; {} when nothing is learned.
+
+        A learned initialisation begins from ``start`` ``(N,)``, params of a model of the tasks; without them
+        it raises GenomeError.
+        """
         rule = with_prefix("rule", self.rule.init_weights(generator))
-        return {**rule, **with_prefix("schedule", self.schedule.init_weights(generator))}
+        schedule = with_prefix("schedule", self.schedule.init_weights(generator))
+        begin = {} if self.initialisation is None else self.initialisation.init_weights(start)
+        return {**rule, **schedule, **with_prefix("init", begin)}
+
+    def initial_params(self, weights: Tree, layout: Layout) -> Tensor | None:
+        """The params ``(N,)`` that trainings of a model of ``layout`` begin from; None for the tasks' own.
+
+        Axes that ``weights`` have in front the params have too. Raises GenomeError where they were learned
+        for another size of model.
+        """
+        if self.initialisation is None:
+            return None
+        own = under_prefix("init", weights)
+        self.initialisation.check(own, layout)
+        return own["params"]
+
+    def step_scale(self, weights: Tree, layout: Layout) -> Tensor | None:
+        """What the initialisation multiplies each coordinate's step by, ``(N,)``; None for nothing."""
+        if not self.scales_steps:
+            return None
+        assert self.initialisation is not None
+        return self.initialisation.scale(under_prefix("init", weights), layout)
+
+    @cached_property
+    def scales_steps(self) -> bool:
+        """Whether :meth:`step_scale` is anything."""
+        return self.initialisation is not None and self.initialisation.scales
 
     def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
         """State before the first step for params ``(T, N)``."""
@@ -170,7 +229,8 @@ class Learner:
         if self.schedule.follows_steps:
             context = replace(context, last_step=LastStep.of(grads, state[LAST_STEP]))
         factor, schedule_state = self.factor(weights, hyper, state, context)
-        step, rule_state = self.scaled_step(weights, hyper, state, grads, params, context, factor)
+        scale = self.step_scale(weights, context.layout)
+        step, rule_state = self.scaled_step(weights, hyper, state, grads, params, context, factor, scale)
         return step, {**rule_state, **schedule_state}
 
     def advance(
@@ -190,15 +250,23 @@ class Learner:
         """
         if not self.has_kernel(grads, params):
             return None
-        factor, schedule_state = self._cohort_factor(weights, hyper, state, context, len(params))
+        factor, new = cohort_factor(
+            self.schedule,
+            under_prefix("schedule", weights),
+            hyper,
+            under_prefix("schedule", state),
+            context,
+            len(params),
+        )
         after, rule_state = self.scaled_advance(
             weights, hyper, state, grads, params, context, factor, overwrite=overwrite
         )
-        return after, {**rule_state, **schedule_state}
+        return after, {**rule_state, **with_prefix("schedule", new)}
 
     def has_kernel(self, grads: Tensor, params: Tensor) -> bool:
-        """Whether the rule's kernel serves here: it gives the next params, and no step to follow."""
-        return not self.schedule.follows_steps and self.rule.has_kernel(grads, params)
+        """Whether the rule's kernel serves here: it gives the next params, no step to follow or to scale."""
+        followed = self.scales_steps or self.schedule.follows_steps
+        return not followed and self.rule.has_kernel(grads, params)
 
     def scaled_advance(
         self,
@@ -245,7 +313,8 @@ class Learner:
     ) -> tuple[Tensor, Tree]:
         """As :meth:`evometa.rules.base.UpdateRule.train`, the schedule included, from step ``first`` on."""
         numbers = range(first, first + tasks.n_steps)
-        factors = self.factors(hyper, numbers, horizon, layout, params).expand(-1, len(params)).contiguous()
+        factors = factors_at(self.schedule, hyper, numbers, horizon, layout, params)
+        factors = factors.expand(-1, len(params)).contiguous()
         losses, rule_state = self.rule.train(
             under_prefix("rule", weights),
             hyper,
@@ -255,41 +324,6 @@ class Learner:
             Steps(layout, numbers, horizon, factors.unsqueeze(-1)),
         )
         return losses, with_prefix("rule", rule_state)
-
-    def factors(self, hyper: Hyper, numbers: range, horizon: int, layout: Layout, like: Tensor) -> Tensor:
-        """The schedule's factors at many steps, ``(K, P or 1)``, in the dtype and on the device of ``like``.
-
-        Only of a schedule that is elementwise; continuous genes are () or ``(P,)``.
-        """
-        count = torch.arange(numbers.start, numbers.stop, dtype=like.dtype, device=like.device)
-        planned = torch.full((), float(horizon), dtype=like.dtype, device=like.device)
-        context = StepContext(layout, count.unsqueeze(-1), planned, None)
-        factor, _ = self.schedule.factor({}, hyper, {}, context)
-        rows = factor.reshape(-1, factor.shape[-1] if factor.dim() else 1)
-        return rows.to(like.dtype).expand(len(numbers), -1)
-
-    def _cohort_factor(
-        self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext, n_candidates: int
-    ) -> tuple[Tensor, Tree]:
-        """The schedule's factor for a cohort, ``(P, 1)`` or ``(P, T)``, and its part of the next state."""
-        schedule = self.schedule
-        if schedule.elementwise:
-            factor, _ = schedule.factor({}, hyper, {}, context)
-            return factor.reshape(-1, 1).expand(n_candidates, 1), {}
-
-        def of_one(weights: Tree, hyper: Hyper, state: Tree, loss: Tensor | None) -> tuple[Tensor, Tree]:
-            return schedule.factor(weights, hyper, state, replace(context, loss=loss))
-
-        own_weights, own_state = under_prefix("schedule", weights), under_prefix("schedule", state)
-        if n_candidates == 1:
-            loss = None if context.loss is None else context.loss[0]
-            factor, new = of_one(take(own_weights, 0), take(hyper, 0), take(own_state, 0), loss)
-            factor, new = factor.unsqueeze(0), tree_map(lambda value: value.unsqueeze(0), new)
-        else:
-            in_dims = (0, 0, 0, None if context.loss is None else 0)
-            mapped = torch.vmap(of_one, in_dims=in_dims)
-            factor, new = mapped(own_weights, dict(hyper), own_state, context.loss)
-        return factor.reshape(n_candidates, -1), with_prefix("schedule", new)
 
     def factor(self, weights: Tree, hyper: Hyper, state: Tree, context: StepContext) -> tuple[Tensor, Tree]:
         """The schedule's factor, () or (T,), and its part of the next state."""
@@ -301,11 +335,12 @@ class Learner:
     def guard(self, n_steps: int, horizon: int) -> float:
         """The factor on the step after ``n_steps`` updates, beside the schedule's; 1 within the horizon.
 
-        No weights were trained beyond it, where the steps that they make could be anything: each is held back
-        more than the one before, see :data:`GUARD_POWER`. A genome without weights goes on as it was. In a
-        campaign trainings end at the horizon, so only exported optimizers ask.
+        No network was trained beyond it, where the steps that it makes could be anything: each is held back
+        more than the one before, see :data:`GUARD_POWER`. A formula, its numbers trained or not, goes on as
+        it was, and so do hand-designed steps from a learned initialisation. In a campaign trainings end at
+        the horizon, so only exported optimizers ask.
         """
-        if not self.has_weights or n_steps < horizon:
+        if not self.is_guarded or n_steps < horizon:
             return 1.0
         return (horizon / (n_steps + 1)) ** GUARD_POWER
 
@@ -318,22 +353,41 @@ class Learner:
         params: Tensor,
         context: StepContext,
         factor: Tensor,
+        scale: Tensor | None = None,
     ) -> tuple[Tensor, Tree]:
-        """The rule's step times ``factor``, ``(T, N)``, and the rule's part of the next state."""
+        """The rule's step times ``factor``, ``(T, N)``, and the rule's part of the next state.
+
+        ``scale`` ``(N,)``: that of :meth:`step_scale`.
+        """
         step, new = self.rule.update(
             under_prefix("rule", weights), hyper, under_prefix("rule", state), grads, params, context
         )
+        if scale is not None:
+            step = step * scale
         after = with_prefix("rule", new)
         if self.schedule.follows_steps:
             after[LAST_STEP] = step
         return step * (factor.unsqueeze(-1) if factor.dim() else factor), after
 
+    def absorbed(self, weights: Tree) -> tuple[dict[str, Value], Tree]:
+        """This learner's genes as far as they can say what ``weights`` make of it, and the weights left."""
+        genes, rule = self.rule_family.absorbed(dict(self.genes), under_prefix("rule", weights))
+        kept = {name: value for name, value in weights.items() if not name.startswith("rule.")}
+        return dict(genes), {**with_prefix("rule", rule), **kept}
+
+    def as_trained(self, weights: Tree) -> Learner:
+        """The learner to describe where ``weights`` act: its genes say what they can of them."""
+        return Learner.of(self.family, self.absorbed(weights)[0])
+
     def describe(self) -> str:
         """What the genome does, in words."""
-        return self.rule_family.describe(dict(self.genes))
+        rule = self.rule_family.describe(dict(self.genes))
+        return rule if self.initialisation is None else f"{rule} {self.initialisation.describe()}"
 
     def formula(self) -> str:
         """The whole update as a formula: the rule's lines, then the schedule's factor."""
         genes = dict(self.genes)
-        factor = self.schedule_family.formula(genes)
-        return f"{self.rule_family.formula(genes)}\nθ ← θ + s(k)·Δ,  s(k) = {factor}"
+        factor, begins = self.schedule_family.formula(genes), self.initialisation
+        step = "θ ← θ + s(k)·r·Δ" if begins is not None and begins.scales else "θ ← θ + s(k)·Δ"
+        lines = [self.rule_family.formula(genes), f"{step},  s(k) = {factor}"]
+        return "\n".join(lines if begins is None else [*lines, *begins.formula()])

@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from evometa.genome.genes import Choice, Gene, LogReal, Real
+from evometa.genome.genes import Choice, Condition, Gene, LogReal, Real
 from evometa.genome.space import Genes
 from evometa.layout import Layout
 from evometa.rules.base import Hyper
@@ -41,9 +41,9 @@ OUTPUT_EPSILON = 1e-8
 OUTPUT_GAIN = 0.1
 
 
-def output_genes(*, output: str, lr: float) -> tuple[Gene, ...]:
-    """The genes of this module, with a family's default parametrisation and scale."""
-    nominal, adam = {"nominal": ("sgd", "adam")}, {"nominal": ("adam",)}
+def output_genes(*, output: str, lr: float, nominal: str = "none", combine: str = "add") -> tuple[Gene, ...]:
+    """The genes of this module, with a family's default parametrisation, scale and nominal step."""
+    with_nominal, adam = {"nominal": ("sgd", "adam")}, {"nominal": ("adam",)}
     return (
         Choice("output", ("direct", "direction_magnitude", "rms_normalised"), output, note="outputs to step"),
         LogReal("lr", 1e-5, 1.0, lr, note="scale of the learned part"),
@@ -55,13 +55,36 @@ def output_genes(*, output: str, lr: float) -> tuple[Gene, ...]:
             when={"output": ("direction_magnitude",)},
             note="factor in front of the magnitude's exponent",
         ),
-        Choice("nominal", ("none", "sgd", "adam"), note="the step a learned one sits on"),
-        LogReal("nominal_lr", 1e-5, 1.0, 1e-2, when=nominal, note="learning rate of the nominal step"),
-        Choice("nominal_beta1", BETA1_CHOICES, when=adam, note="decay of its average gradient"),
-        Choice("nominal_beta2", BETA2_CHOICES, when=adam, note="decay of mean squares, features' too"),
-        Real("nominal_gradient", 0.0, 1.0, 0.0, when=adam, note="share of the gradient in its numerator"),
-        Choice("combine", ("add", "scale"), when=nominal, note="how the learned part acts on it"),
+        Choice("nominal", ("none", "sgd", "adam"), nominal, note="the step a learned one sits on"),
+        LogReal("nominal_lr", 1e-5, 1.0, 1e-2, when=with_nominal, note="learning rate of the nominal step"),
+        *adam_genes(adam),
+        Choice(
+            "combine", ("add", "scale"), combine, when=with_nominal, note="how the learned part acts on it"
+        ),
     )
+
+
+def adam_genes(when: Condition) -> tuple[Gene, ...]:
+    """The genes of a nominal Adam beside its learning rate."""
+    return (
+        Choice("nominal_beta1", BETA1_CHOICES, when=when, note="decay of its average gradient"),
+        Choice("nominal_beta2", BETA2_CHOICES, when=when, note="decay of mean squares, features' too"),
+        Real("nominal_gradient", 0.0, 1.0, 0.0, when=when, note="share of the gradient in its numerator"),
+    )
+
+
+def bounded_exp(x: Tensor) -> Tensor:
+    """exp(x) near 1, and between 1/10 and 10 everywhere: exp(s·tanh(x/s)) with s = log 10."""
+    return torch.exp(SCALE_BOUND * tanh(x / SCALE_BOUND))
+
+
+def adam_direction(signals: Signals, beta1: float, share: Tensor) -> Tensor:
+    """Where a nominal Adam of learning rate 1 steps, ``(T, N)``.
+
+    ``share`` of the gradient in its numerator is () or ``(T, N)``.
+    """
+    numerator = (1.0 - share) * signals.average(beta1) + share * signals.grads
+    return -numerator / (torch.sqrt(signals.mean_square + ROOT_EPSILON) + ADAM_EPSILON)
 
 
 @dataclass(frozen=True)
@@ -119,7 +142,7 @@ class Output:
         nominal = hyper["nominal_lr"] * self._direction(hyper, signals)
         if self.combine == "add":
             return nominal + learned
-        return nominal * torch.exp(SCALE_BOUND * tanh(learned / SCALE_BOUND))
+        return nominal * bounded_exp(learned)
 
     def _learned(self, outputs: Tensor, hyper: Hyper, layout: Layout) -> Tensor:
         if self.parametrisation == "direction_magnitude":
@@ -131,9 +154,7 @@ class Output:
     def _direction(self, hyper: Hyper, signals: Signals) -> Tensor:
         if self.nominal == "sgd":
             return -signals.grads
-        share = hyper["nominal_gradient"]
-        numerator = (1.0 - share) * signals.average(self.beta1) + share * signals.grads
-        return -numerator / (torch.sqrt(signals.mean_square + ROOT_EPSILON) + ADAM_EPSILON)
+        return adam_direction(signals, self.beta1, hyper["nominal_gradient"])
 
     def describe(self, genes: Genes) -> str:
         """The output stage in words, to stand after "its output"."""
@@ -145,7 +166,7 @@ class Output:
         learned = f"{kind} times {_value(genes, 'lr')}"
         if self.nominal == "none":
             return f"{learned} is the step"
-        name = "SGD" if self.nominal == "sgd" else self._adam(genes)
+        name = "SGD" if self.nominal == "sgd" else self.adam_in_words(genes)
         nominal = f"the step of {name} with learning rate {_value(genes, 'nominal_lr')}"
         if self.combine == "add":
             return f"{learned} is added to {nominal}"
@@ -163,7 +184,8 @@ class Output:
         lines = [f"u = {learned}", f"n = −{_value(genes, 'nominal_lr')}·{direction}"]
         return [*lines, "Δ = n + u" if self.combine == "add" else "Δ = n·exp(s·tanh(u/s)), s = log 10"]
 
-    def _adam(self, genes: Genes) -> str:
+    def adam_in_words(self, genes: Genes) -> str:
+        """The nominal Adam for reading."""
         facts = []
         if (self.beta1, self.beta2) != (BETA1, BETA2):
             facts.append(f"decays {self.beta1:g} and {self.beta2:g}")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from evometa.tasks.mlp_model import ACTIVATIONS, INIT_PATTERN, MLP, Target
+from evometa.tasks.mlp_model import ACTIVATIONS, INIT_PATTERN, INITS, MLP, Target
 from evometa.tasks.options import check_choices, check_integers, refuse
 from evometa.tasks.sampling import balanced
 
@@ -78,7 +78,7 @@ def check_architectures(
     if inits is not None:
         named = isinstance(inits, tuple) and all(INIT_PATTERN.fullmatch(str(init)) for init in inits)
         if not inits or not named:
-            raise refuse(family, "inits", inits, "a non-empty list out of 'kaiming', 'xavier', 'normal(STD)'")
+            raise refuse(family, "inits", inits, f"a non-empty list out of {INITS}")
 
 
 def deal(labels: Sequence[Label], n_tasks: int) -> dict[Label, int]:

@@ -50,6 +50,10 @@ class TaskBatch:
         train_rows: ``(T, n)`` indices into ``rows`` that task t trains on; None for tasks without data.
         valid_rows: ``(T, m)`` indices held out inside each task, disjoint from ``train_rows``; None without.
         batch_size: rows per inner step; at most n.
+        n_draws: whole random numbers in [0, 2³¹) that come with every minibatch, as ``draws``
+            ``(T, n_draws)``; like the rows they are the same for all candidates. Held-out rows come without.
+        gradient_delay: how many steps before the gradient was taken that a rule is given; kernels that take
+            many steps at a time do not know of it.
         noise_floor: losses below it are equal for every purpose of comparison.
         final_window: how many of the last recorded losses are averaged into "the final loss":
             1 where the loss is exact, about 10 where it is a minibatch's.
@@ -70,6 +74,8 @@ class TaskBatch:
     train_rows: Tensor | None = None
     valid_rows: Tensor | None = None
     batch_size: int = 0
+    n_draws: int = 0
+    gradient_delay: int = 0
     noise_floor: float = 1e-8
     final_window: int = 1
     loss_and_grad: LossAndGrad | None = None
@@ -79,8 +85,16 @@ class TaskBatch:
     def index_stream(self, n_steps: int, generator: torch.Generator) -> Tensor | None:
         """Rows of each step's minibatch, ``(T, n_steps, B)``; every epoch is a fresh permutation.
 
-        Returns None for tasks without data. The stream is shared by all candidates (common random numbers).
+        The ``n_draws`` of each step stand behind its rows. Returns None for tasks with neither. The stream is
+        shared by all candidates (common random numbers).
         """
+        rows = self._row_stream(n_steps, generator)
+        if not self.n_draws:
+            return rows
+        draws = torch.randint(2**31, (self.n_tasks, n_steps, self.n_draws), generator=generator)
+        return draws if rows is None else torch.cat([rows, draws.to(rows.device)], dim=-1)
+
+    def _row_stream(self, n_steps: int, generator: torch.Generator) -> Tensor | None:
         if self.train_rows is None:
             return None
         n_tasks, n_rows = self.train_rows.shape
@@ -92,19 +106,29 @@ class TaskBatch:
         return picked.reshape(n_tasks, n_steps, self.batch_size)
 
     def batch(self, indices: Tensor | None) -> dict[str, Tensor]:
-        """The tensors ``loss`` sees, each with a leading task axis; ``indices`` is ``(T, B)`` or None."""
-        if indices is None:
+        """The tensors ``loss`` sees at a step, each with a leading task axis.
+
+        ``indices`` is what :meth:`index_stream` has for the step: ``(T, B + n_draws)``, or None.
+        """
+        if indices is None or not self.n_draws:
+            return self.batch_of(indices)
+        n_rows = indices.shape[1] - self.n_draws
+        return {**self.batch_of(indices[:, :n_rows]), "draws": indices[:, n_rows:]}
+
+    def batch_of(self, rows: Tensor | None) -> dict[str, Tensor]:
+        """The tensors ``loss`` sees of these rows ``(T, m)`` or, where it is None, without any; no draws."""
+        if rows is None:
             return dict(self.constants)
-        flat = indices.flatten()  # a third of the time of indexing by two axes
+        flat = rows.flatten()  # a third of the time of indexing by two axes
         drawn = {
-            name: value.index_select(0, flat).reshape(*indices.shape, *value.shape[1:])
+            name: value.index_select(0, flat).reshape(*rows.shape, *value.shape[1:])
             for name, value in self.rows.items()
         }
         return {**self.constants, **drawn}
 
     def valid_batch(self) -> dict[str, Tensor] | None:
         """The held-out rows of each task as one batch; None where a task has none."""
-        return None if self.valid_rows is None else self.batch(self.valid_rows)
+        return None if self.valid_rows is None else self.batch_of(self.valid_rows)
 
     def of(self, tasks: slice) -> TaskBatch:
         """The batch of these tasks alone; data are shared with this one, not copied."""
@@ -173,6 +197,8 @@ class TaskFamily(ABC):
     name: str
     summary: str
     metric: ClassVar[Metric | None] = None
+    #: Which options hold a family that draws several models at one, as in ``"widths = [W]"``.
+    one_model: ClassVar[str] = ""
 
     @abstractmethod
     def sample(self, split: Split, n_tasks: int, generator: torch.Generator) -> list[TaskBatch]:

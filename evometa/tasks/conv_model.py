@@ -17,7 +17,8 @@ from torch import Tensor
 
 from evometa.layout import Layout
 from evometa.tasks.base import Batch
-from evometa.tasks.mlp_model import ACTIVATIONS, cross_entropy_head, init_stds
+from evometa.tasks.initialisation import initial_params
+from evometa.tasks.mlp_model import ACTIVATIONS, cross_entropy_head
 
 #: Pixels a side of a filter. It moves by two, and one zero is put around an image, so sides are halved.
 KERNEL = 3
@@ -64,13 +65,8 @@ class ConvNet:
         return self.channels[-1] * (self.side >> len(self.channels)) ** 2
 
     def init_params(self, n_tasks: int, generator: torch.Generator) -> Tensor:
-        """Initial parameters, ``(T, N)``; a filter's inputs and outputs count once for each of its pixels."""
-        fans = [(n_in * KERNEL**2, n_out * KERNEL**2) for n_in, n_out in self._convolutions]
-        stds: list[float] = []
-        for fan in (*fans, (self._n_features, self.n_classes)):
-            stds += init_stds(self.init, *fan)
-        spread = torch.tensor(stds).repeat_interleave(torch.tensor(self.layout.sizes))
-        return torch.randn((n_tasks, self.layout.size), generator=generator) * spread
+        """Initial parameters, ``(T, N)``."""
+        return initial_params(self.layout, self.init, n_tasks, generator)
 
     def loss(self, params: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy () of one network ``params`` (N,) on a batch of one task, in nats."""

@@ -42,7 +42,7 @@ class Digits(TaskFamily):
         widths: hidden units a layer to sample from, for all splits; None: each split's own.
         depths: numbers of hidden layers; 0 is softmax regression. None: each split's own.
         activations: nonlinearities. None: each split's own.
-        inits: "kaiming", "xavier", "normal(STD)". None: each split's own.
+        inits: "kaiming", "xavier", "torch", "normal(STD)". None: each split's own.
         batch_size: images an inner step.
         pool: "split": each split has a third of the images to itself; "all": every task of every split
             trains on all 1,797 images and holds none out, which is the setting of Andrychowicz et al. 2016
@@ -64,6 +64,7 @@ class Digits(TaskFamily):
 
     name = "digits"
     summary = "perceptrons on 8×8 handwritten digits, with sampled architecture, initialisation and images"
+    one_model = "widths = [W] and depths = [D]"
 
     def __post_init__(self) -> None:
         check_architectures(self.name, self.widths, self.depths, self.activations, self.inits)
@@ -117,7 +118,7 @@ class Digits(TaskFamily):
 
 
 @cache
-def _images() -> tuple[Tensor, Tensor]:
+def images() -> tuple[Tensor, Tensor]:
     """Pixels in [0, 1], (1797, 64), and classes (1797,)."""
     from sklearn.datasets import load_digits
 
@@ -128,7 +129,7 @@ def _images() -> tuple[Tensor, Tensor]:
 @cache
 def image_pool(kind: str, split: Split) -> Pool:
     """The images of ``split`` where ``kind`` is "split", all of them, none held out, where it is "all"."""
-    pixels, labels = _images()
+    pixels, labels = images()
     if kind == "all":
         return Pool(pixels, labels, len(pixels))
     train, valid = split_rows("digits", len(pixels), VALID_SHARE, labels)[split]

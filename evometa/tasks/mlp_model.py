@@ -49,22 +49,28 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(F.elu, lambda delta, z, h: aten.elu_backward(delta, 1, 1, 1, False, z)),
 }
 
-#: What ``init`` may be: "kaiming", "xavier" or "normal(STD)".
-INIT_PATTERN = re.compile(r"kaiming|xavier|normal\((\d*\.?\d+(?:e-?\d+)?)\)")
+#: What ``init`` may be: "kaiming", "xavier", "torch" or "normal(STD)".
+INIT_PATTERN = re.compile(r"kaiming|xavier|torch|normal\((\d*\.?\d+(?:e-?\d+)?)\)")
+
+
+#: The same in words.
+INITS = "'kaiming', 'xavier', 'torch', 'normal(STD)'"
 
 
 def init_stds(init: str, n_inputs: int, n_outputs: int) -> tuple[float, float]:
     """Standard deviations of a layer's initial weights and of its biases.
 
     "kaiming": √(2/n_inputs) (He et al. 2015), "xavier": √(2/(n_inputs + n_outputs)) (Glorot and Bengio
-    2010), both with zero biases; "normal(STD)": STD for weights and biases alike (Andrychowicz et al. 2016).
-    Raises TaskError for any other name.
+    2010), both with zero biases; "torch": 1/√(3·n_inputs) for weights and biases alike, as ``nn.Linear``
+    has them; "normal(STD)": STD for both (Andrychowicz et al. 2016). Raises TaskError for any other name.
     """
     match = INIT_PATTERN.fullmatch(init)
     if match is None:
-        raise TaskError(f"unknown init {init!r}; allowed: 'kaiming', 'xavier', 'normal(STD)'")
+        raise TaskError(f"unknown init {init!r}; allowed: {INITS}")
     if match[1]:
         return float(match[1]), float(match[1])
+    if init == "torch":
+        return 1 / math.sqrt(3 * n_inputs), 1 / math.sqrt(3 * n_inputs)
     fan = n_inputs if init == "kaiming" else n_inputs + n_outputs
     return math.sqrt(2 / fan), 0.0
 
@@ -130,10 +136,12 @@ class MLP:
 
     def loss(self, params: Tensor, batch: Batch) -> Tensor:
         """Mean loss () of one network ``params`` (N,) on a batch of one task."""
-        outputs = self.outputs(params, batch["x"])
-        if self.target == "class":
-            return F.cross_entropy(outputs, batch["y"])
-        return F.mse_loss(outputs if self.target == "values" else outputs.squeeze(-1), batch["y"])
+        return mean_loss(self.target, self.outputs(params, batch["x"]), batch["y"])
+
+    def error(self, params: Tensor, batch: Batch) -> Tensor:
+        """Share () of the rows of a batch of one task that one classifier ``params`` (N,) names wrong."""
+        named = self.outputs(params, batch["x"]).argmax(dim=-1)
+        return (named != batch["y"]).to(params.dtype).mean()
 
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
@@ -181,6 +189,13 @@ class MLP:
         return PerceptronTasks(
             x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
         )
+
+
+def mean_loss(target: Target, outputs: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of class scores (B, classes), or mean squared error of predictions (B, outputs)."""
+    if target == "class":
+        return F.cross_entropy(outputs, y)
+    return F.mse_loss(outputs if target == "values" else outputs.squeeze(-1), y)
 
 
 def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,19 +7,28 @@ from collections.abc import Callable, Mapping
 
 from evometa.errors import EvometaError, TaskError, unknown
 from evometa.registry import Registry
+from evometa.tasks.augmentation import OPTION, Augmentation, Augmented
 from evometa.tasks.base import TaskFamily
+from evometa.tasks.control import Control
 from evometa.tasks.conv import Conv
+from evometa.tasks.denoising import Denoising
 from evometa.tasks.digits import Digits
+from evometa.tasks.few_shot_digits import FewShotDigits
+from evometa.tasks.few_shot_glyphs import FewShotGlyphs
 from evometa.tasks.linear_models import LinearModels
 from evometa.tasks.metric import Metric
+from evometa.tasks.model_selection import ModelSelection
 from evometa.tasks.neural_fields import NeuralFields
 from evometa.tasks.options import described
+from evometa.tasks.patch_transformer import PatchTransformerTasks
 from evometa.tasks.physics_informed import PhysicsInformed
 from evometa.tasks.quadratic import Quadratic
 from evometa.tasks.rastrigin import Rastrigin
 from evometa.tasks.rosenbrock import Rosenbrock
+from evometa.tasks.sinusoid import Sinusoid
 from evometa.tasks.sparse_recovery import SparseRecovery
 from evometa.tasks.tabular import Tabular
+from evometa.tasks.text import Text
 
 #: What makes a family from its options: a TaskFamily class, or any function that returns a family.
 Factory = Callable[..., TaskFamily]
@@ -36,6 +45,14 @@ for _family in (
     SparseRecovery,
     Conv,
     PhysicsInformed,
+    Sinusoid,
+    ModelSelection,
+    PatchTransformerTasks,
+    Denoising,
+    Control,
+    FewShotGlyphs,
+    FewShotDigits,
+    Text,
 ):
     TASKS.add(_family.name, _family)
 
@@ -44,11 +61,20 @@ def build_family(use: str, options: Mapping[str, object]) -> TaskFamily:
     """The family that ``use`` names, with ``options`` as a TOML gives them (lists become tuples).
 
     ``use`` is a registered name, an entry point of the group ``evometa.tasks``, or ``pkg.module:attribute``,
-    where the attribute is a TaskFamily or something callable that returns one.
+    where the attribute is a TaskFamily or something callable that returns one. Every family has the option
+    ``augment``, see :class:`~evometa.tasks.augmentation.Augmentation`.
 
     Raises UnknownNameError when nothing has that name or it cannot be imported, TaskError when an option is
     unknown or not permitted.
     """
+    if OPTION not in options:
+        return _plain_family(use, options)
+    own = {name: value for name, value in options.items() if name != OPTION}
+    family = _plain_family(use, own)
+    return Augmented(family, Augmentation.of(family.name, options[OPTION]))
+
+
+def _plain_family(use: str, options: Mapping[str, object]) -> TaskFamily:
     target: object = TASKS[use]
     if isinstance(target, TaskFamily):
         if options:

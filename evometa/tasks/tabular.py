@@ -54,7 +54,7 @@ class Tabular(TaskFamily):
         widths: hidden units a layer to sample from, for all splits; None: each split's own.
         depths: numbers of hidden layers; 0 is a linear model. None: each split's own.
         activations: nonlinearities. None: each split's own.
-        inits: "kaiming", "xavier", "normal(STD)". None: each split's own.
+        inits: "kaiming", "xavier", "torch", "normal(STD)". None: each split's own.
         batch_size: rows an inner step, at most: a task with fewer train rows uses all of them.
         train_share: share of its pool's train rows that a task draws; all valid rows serve every task.
         tasks_per_architecture: how many tasks share one table and architecture, and so one TaskBatch.
@@ -71,6 +71,7 @@ class Tabular(TaskFamily):
 
     name = "tabular"
     summary = "perceptrons and linear models on breast cancer, wine, iris (classes) and diabetes (a value)"
+    one_model = "widths = [W] and depths = [D]"
 
     def __post_init__(self) -> None:
         check_choices(self.name, "datasets", self.datasets, tuple(DATASETS))
@@ -91,7 +92,7 @@ class Tabular(TaskFamily):
     def _batch(
         self, split: Split, dataset: str, architecture: Architecture, n_tasks: int, generator: torch.Generator
     ) -> TaskBatch:
-        pool = _pool(dataset, split)
+        pool = pool_of(dataset, split)
         target = DATASETS[dataset]
         n_outputs = int(pool.y.max()) + 1 if target == "class" else 1
         model = architecture.model(pool.x.shape[1], n_outputs, target)
@@ -130,7 +131,8 @@ def table(dataset: str) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _pool(dataset: str, split: Split) -> Pool:
+def pool_of(dataset: str, split: Split) -> Pool:
+    """The rows of ``split``, features and the target of a regression standardised."""
     features, targets = table(dataset)
     classes = targets if DATASETS[dataset] == "class" else None
     train, valid = split_rows(dataset, len(features), VALID_SHARE, classes)[split]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,11 @@ from evometa.inner.evaluate import evaluate
 from evometa.layout import Layout
 from evometa.meta import ESTIMATORS, MetaProblem, meta_genes
 from evometa.trees import Tree, under_prefix
+
+#: Read when JAX begins: programs are run once here, so that optimising them takes longer than they do.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 CPU = torch.device("cpu")
 Array = npt.NDArray[np.float64]

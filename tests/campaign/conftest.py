@@ -67,7 +67,7 @@ class Run(Protocol):
     ) -> Path: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Run:
     """How the tests run campaigns."""
     return _run

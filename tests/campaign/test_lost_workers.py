@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from commands import run_command
 from processes import MAIN, workers_of
 
 from evometa.store import content_digest
@@ -46,14 +47,14 @@ def run(experiment: Path, root: Path, n_kills: int = 0, seed: int = 0) -> tuple[
 
 
 def test_a_campaign_whose_workers_are_killed_finds_the_same(experiment: Path, tmp_path: Path) -> None:
-    undisturbed, _, words = run(experiment, tmp_path / "whole")
-    assert "lost" not in words
+    whole = run_command("run", experiment, "--storage", tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    assert "lost" not in whole.out
     killed, n_done, words = run(experiment, tmp_path / "killed", n_kills=2)
     assert n_done == 2
-    assert killed == undisturbed
+    assert killed == content_digest(tmp_path / "whole" / "small" / "campaign.db")
     assert re.search(r"lost and replaced \(killed by SIGKILL, as where memory runs out\)", words)
-    status = [*MAIN, "status", "small", "--storage", tmp_path / "killed"]
-    told = subprocess.run(status, check=True, capture_output=True, text=True).stdout
+    told = run_command("status", "small", "--storage", tmp_path / "killed").out
     assert "lost and replaced" in " ".join(told.split())
 
 

@@ -170,19 +170,19 @@ def problem(folder: Path, text: str, overrides: Sequence[str] = (), name: str | 
             DIGITS + '[genes]\nlr = { low = "tiny" }',
             'study.toml: genes.lr = {"low": "tiny"}: allowed is a value (finite number,'
             " text in quotes, true, false, list of texts),"
-            " { low = NUMBER, high = NUMBER } or { options = LIST }",
+            " { low = NUMBER, high = NUMBER }, { options = LIST } or, of a formula, { size = NUMBER }",
         ),
         (
             DIGITS + '[genes]\n"meta.lr" = [0.1, 0.2]',
             "study.toml: genes.meta.lr = [0.1, 0.2]: allowed is a value (finite number,"
             " text in quotes, true, false, list of texts),"
-            " { low = NUMBER, high = NUMBER } or { options = LIST }",
+            " { low = NUMBER, high = NUMBER }, { options = LIST } or, of a formula, { size = NUMBER }",
         ),
         (
             DIGITS + "[genes]\nlr = inf",
             "study.toml: genes.lr = inf: allowed is a value (finite number,"
             " text in quotes, true, false, list of texts),"
-            " { low = NUMBER, high = NUMBER } or { options = LIST }",
+            " { low = NUMBER, high = NUMBER }, { options = LIST } or, of a formula, { size = NUMBER }",
         ),
         (
             DIGITS + "options.since = 2024-01-31",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from compute_device import DEVICE, ON_CPU
+from evolved_optimizers import CASES
 
 from evometa import native
 from evometa.genome.genes import Value
@@ -24,11 +25,11 @@ from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import RULES, Learner
 from evometa.rules.learner import learner_space
 
-N_CANDIDATES = 5
+N_CANDIDATES = 3
 #: One has no data; the other has two architectures and minibatches.
 TASKS = {
-    "quadratic": request("quadratic", {"dim": 10}, "meta_train", 4, 21, seed=3),
-    "digits": request("digits", {"batch_size": 16}, "meta_train", 4, 11, seed=3),
+    "quadratic": request("quadratic", {"dim": 10}, "meta_train", 4, 9, seed=3),
+    "digits": request("digits", {"batch_size": 16}, "meta_train", 4, 6, seed=3),
 }
 STREAMS = {
     "quadratic": TaskStream("quadratic", '{"dim": 10}', n_tasks=4, horizon=7, seed=11),
@@ -66,11 +67,13 @@ def numbers(records: list[UnrollRecord]) -> np.ndarray:
     return np.concatenate(each)
 
 
-def trained_in_chunks(members: list[Candidate], wanted: TaskRequest) -> list[np.ndarray]:
-    """By chunks of 1, 2, 3 and all candidates."""
+def trained_in_chunks(
+    members: list[Candidate], wanted: TaskRequest, dtype: torch.dtype, sizes: tuple[int, ...]
+) -> list[np.ndarray]:
+    """By chunks of as many candidates, and of all."""
     return [
-        numbers([evaluate(chunk, wanted, DEVICE) for chunk in in_chunks(members, size)])
-        for size in (1, 2, 3, N_CANDIDATES)
+        numbers([evaluate(chunk, wanted, DEVICE, dtype) for chunk in in_chunks(members, size)])
+        for size in (*sizes, N_CANDIDATES)
     ]
 
 
@@ -82,28 +85,28 @@ def trained_in_chunks(members: list[Candidate], wanted: TaskRequest) -> list[np.
 )
 @pytest.mark.parametrize(
     ("name", "draw"),
-    [
-        (name, draw)
-        for name, family in RULES
-        for draw in (("default", 0, 1) if family.learned else ("default",))
-    ],
+    CASES,
 )
 def test_a_training_is_the_same_in_every_chunk(name: str, draw: str | int, kernels: bool, tasks: str) -> None:
     members = candidates(name, draw)
+    probe = torch.zeros((1, 1, 1), device=DEVICE)
+    if kernels and RULES[name].learned and not members[0].learner.rule.has_kernel(probe, probe):
+        pytest.skip("there is no kernel here")
     with nullcontext() if kernels else native.disabled():
-        probe = torch.zeros((1, 1, 1), device=DEVICE)
         exact = members[0].learner.rule.has_kernel(probe, probe) or (ON_CPU and not RULES[name].learned)
-        *parts, whole = trained_in_chunks(members, TASKS[tasks])
+        # Learning rates may be such that a training multiplies every rounding.
+        dtype, sizes = (torch.float32, (1, 2)) if exact else (torch.float64, (2,))
+        *parts, whole = trained_in_chunks(members, TASKS[tasks], dtype, sizes)
     for found in parts:
         if exact:
             np.testing.assert_array_equal(found, whole)
         else:
-            np.testing.assert_allclose(found, whole, rtol=1e-4)
+            np.testing.assert_allclose(found, whole, rtol=1e-6)
 
 
 def test_a_candidate_that_diverges_is_recorded_alike_with_and_without_others() -> None:
     """Alone it ends early, beside others it goes on, and its loss may be finite again."""
-    members = candidates("sgd", "default", lr=5e-3, schedule="cosine")
+    members = candidates("sgd", "default", lr=4.5e-2, schedule="cosine")
     wanted = request("quadratic", {"dim": 10}, "meta_train", 1, 65, seed=3)
     together = evaluate(members, wanted, DEVICE)
     assert set(together.status[:, 0]) == {Status.COMPLETE.value, Status.DIVERGED.value}
@@ -144,7 +147,7 @@ def test_meta_training_is_the_same_in_every_chunk(estimator: str, rule: str, str
         return [refine(chunk, [STREAMS[stream]], DEVICE) for chunk in in_chunks(members, size)]
 
     (whole,) = refined(N_CANDIDATES)
-    for size in (1, 2, 3):
+    for size in (1, 2):
         parts = [weights for part in refined(size) for weights in part.weights]
         for found, expected in zip(parts, whole.weights, strict=True):
             assert all(torch.equal(found[key], value) for key, value in expected.items()), size

@@ -51,8 +51,16 @@ def _resumed(way: str, case: Case, params: list[nn.Parameter], optimizer: Any, p
 
 
 @every_case
-@pytest.mark.parametrize("way", ["in memory", "saved", "pickled", "copied"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("way", "dtype"),
+    [
+        ("in memory", torch.float32),
+        ("pickled", torch.float32),
+        ("saved", torch.bfloat16),  # of which torch.optim would make the state bfloat16 as well
+        ("copied", torch.bfloat16),
+    ],
+    ids=str,
+)
 def test_training_continues_bit_for_bit(case: Case, way: str, dtype: torch.dtype, tmp_path: Path) -> None:
     params = parameters(SHAPES, dtype)
     optimizer = evolved(case, params, lr=0.5, weight_decay=0.01)
@@ -60,8 +68,8 @@ def test_training_continues_bit_for_bit(case: Case, way: str, dtype: torch.dtype
     params[1].grad = None  # now one is a step behind, and its bucket is split
     optimizer.step(loss=1.0)
     again, other = _resumed(way, case, params, optimizer, tmp_path / "state.pt")
-    train(params, optimizer, range(4, 8))
-    train(again, other, range(4, 8))
+    train(params, optimizer, range(4, 7))
+    train(again, other, range(4, 7))
     assert_equal(params, again)
     assert_same(optimizer.state_dict(), other.state_dict())
 

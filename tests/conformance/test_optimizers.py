@@ -69,11 +69,8 @@ def test_a_late_group_begins_its_own_training(case: Case) -> None:
     assert_close(late, alone)
 
 
-@every_case
-@settings(max_examples=12)
-@given(pattern=st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=7))
-def test_gradients_come_and_go_in_any_pattern(case: Case, pattern: list[list[bool]]) -> None:
-    """Each parameter is trained as if it were alone, by the steps for which it has a gradient.
+def assert_trained_as_if_alone(case: Case, pattern: list[list[bool]]) -> None:
+    """Each parameter by the steps for which it has a gradient; ``pattern`` says so step by step.
 
     With a rule that is not tensorwise it counts with a gradient of zero for the others.
     """
@@ -118,6 +115,22 @@ def _step_with_zeros(params: list[nn.Parameter], optimizer: Any, k: int, present
     for parameter, is_there, value in zip(params, present, before, strict=True):
         if not is_there:
             parameter.data.copy_(value)
+
+
+#: Nobody, all, one that comes late, one that stays away for a step and for two, and some that swap.
+COMING_AND_GOING = ["----", "xxx-", "x-xx", "xx-x", "-x-x", "xxxx", "x--x"]
+
+
+@every_case
+def test_gradients_come_and_go(case: Case) -> None:
+    assert_trained_as_if_alone(case, [[there == "x" for there in step] for step in COMING_AND_GOING])
+
+
+@pytest.mark.parametrize("rule", ["adam", "recurrent", "controller"])
+@settings(max_examples=20)
+@given(pattern=st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=7))
+def test_gradients_come_and_go_in_any_pattern(rule: str, pattern: list[list[bool]]) -> None:
+    assert_trained_as_if_alone((rule, "default"), pattern)
 
 
 @every_case

@@ -39,19 +39,32 @@ def user_family() -> TaskFamily:
     )
 
 
+EVERYTHING = {
+    "batch_size": [4, 16],
+    "label_noise": 0.2,
+    "gradient_noise": 0.1,
+    "reparametrisation": "tensor",
+}
+#: What makes families cheaper here than they are by default.
+OPTIONS: dict[str, dict[str, object]] = {"text": {"length": 6, "depths": [1]}}
+
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
-    **{name: (lambda name=name: build_family(name, {})) for name in TASKS.names()},
+    **{name: (lambda name=name: build_family(name, OPTIONS.get(name, {}))) for name in TASKS.names()},
     "open_l2o": lambda: build_family("quadratic", {"kind": "open_l2o"}),
     "conditioned": lambda: build_family("quadratic", {"kind": "conditioned"}),
     "nmse": lambda: build_family("sparse_recovery", {"measure": "nmse"}),
+    "noisy": lambda: build_family("quadratic", {"augment": {"gradient_noise": 0.1}}),
+    "augmented": lambda: build_family("tabular", {"datasets": ["wine"], "augment": EVERYTHING}),
     "linear": lambda: build_family("tabular", {"depths": [0]}),
     "all digits": lambda: build_family("digits", {"pool": "all", "batch_size": 128}),
     "fourier fields": lambda: build_family(
         "neural_fields", {"kind": "fourier", "patch": 8, "batch_size": 16}
     ),
+    "by score": lambda: build_family("control", {"gradient": "score_function", "horizon": 4}),
     "supervised": user_family,
 }
-#: What does not hold data, and what shares its data between splits because its options say so.
+#: What does not hold data, and what shares data between splits: because its options say so, or a few words of
+#: windows so short (tests/tasks/test_reference_text.py compares longer phrases).
 WITHOUT_DATA = {
     "quadratic",
     "open_l2o",
@@ -61,10 +74,13 @@ WITHOUT_DATA = {
     "linear_models",
     "sparse_recovery",
     "nmse",
+    "noisy",
 }
-SHARES_ROWS = {"all digits"}
-#: Whose rows are places in a domain, alike in all splits: what a split has to itself, their own tests say.
-PLACES = {"neural_fields", "fourier fields", "physics_informed"}
+SHARES_ROWS = {"all digits", "text"}
+#: What draws rows of its own for every task, from one distribution.
+MAKES_ROWS = {"sinusoid"}
+#: Whose rows are places in a domain or episodes: what a split has to itself, their own tests say.
+PLACES = {"neural_fields", "fourier fields", "physics_informed", "control", "by score"}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
@@ -191,8 +207,8 @@ def test_train_and_valid_rows_are_disjoint(family: TaskFamily, name: str) -> Non
 
 def test_splits_share_no_row(family: TaskFamily, name: str) -> None:
     """Compared by content, per data set (tabular's description starts with it)."""
-    if name in WITHOUT_DATA | SHARES_ROWS | PLACES:
-        pytest.skip("has no data rows, or shares them because its options say so")
+    if name in WITHOUT_DATA | SHARES_ROWS | MAKES_ROWS | PLACES:
+        pytest.skip("has no data rows, makes them for every task, or shares them knowingly")
     seen: dict[str, dict[Split, set[bytes]]] = {}
     for split in SPLITS:
         for batch in family.sample(split, 16, torch_generator(0, "tasks")):
@@ -210,7 +226,9 @@ def test_splits_share_no_row(family: TaskFamily, name: str) -> None:
         assert not valid & test
 
 
-@pytest.mark.parametrize("default_family", ["digits", "tabular", "rosenbrock", "rastrigin", "linear_models"])
+@pytest.mark.parametrize(
+    "default_family", ["digits", "tabular", "rosenbrock", "rastrigin", "model_selection"]
+)
 def test_splits_share_no_architecture(default_family: str) -> None:
     family = build_family(default_family, {})
     shapes = [
@@ -230,7 +248,8 @@ def test_every_epoch_is_a_permutation(family: TaskFamily) -> None:
         n_steps = math.ceil(2 * n_rows / batch.batch_size)
         stream = batch.index_stream(n_steps, torch_generator(0))
         assert stream is not None
-        assert stream.shape == (batch.n_tasks, n_steps, batch.batch_size)
+        assert stream.shape == (batch.n_tasks, n_steps, batch.batch_size + batch.n_draws)
+        stream = stream[..., : batch.batch_size]
         epochs = stream.reshape(batch.n_tasks, -1)[:, : 2 * n_rows].reshape(batch.n_tasks, 2, n_rows)
         every_row = batch.train_rows.sort(dim=1).values
         assert torch.equal(epochs[:, 0].sort(dim=1).values, every_row)

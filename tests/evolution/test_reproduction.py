@@ -15,6 +15,7 @@ from evometa.genome.genome import Genome
 from evometa.rules.learner import Learner
 from evometa.rules.registry import RULES
 from evometa.rules.seeds import load_seeds
+from evometa.rules.symbolic_gene import Expression
 
 SEEDS = Path(__file__).parents[2] / "populations" / "seeds"
 RATES = VariationRates(0.2, 0.15, 0.5, 0.2, 0.2, 0.1, 2)
@@ -134,3 +135,16 @@ def test_hand_designed_genomes_have_meta_genes_only_under_a_learned_schedule() -
     space = full_space("sgd")
     assert not any(name.startswith("meta.") for name in space.complete({"schedule": "cosine"}))
     assert "meta.steps" in space.complete({"schedule": "recurrent"})
+
+
+def test_a_formula_that_does_what_a_parent_does_is_bred_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [gene for gene in full_space("symbolic") if gene.name != "expression"]
+    limits = {gene.name: gene.default for gene in others}
+    space = SearchSpace.of(("symbolic",), limits, max_meta_steps=20)
+    parent = space["symbolic"].complete({"expression": "mul(m(0.9), 2.0)"})
+    parents = as_parents([Child("symbolic", parent, "seed")])
+    bred = iter(["add(m(0.9), m(0.9))", "neg(mul(neg(2.0), m(0.9)))", "mul(m(0.9), 2.5)"])
+    monkeypatch.setattr(Expression, "mutate", lambda *_: next(bred))
+    rates = VariationRates(0.2, 0.1, 0.0, 0.0, 0.0, 0.0, 1)
+    (child,) = next_generation(space, parents, rates, 1, seed=1, generation=1)
+    assert child.genes["expression"] == "mul(m(0.9), 2.5)"

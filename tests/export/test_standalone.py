@@ -69,6 +69,12 @@ def files(drawn: Drawn, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_all(CASES, drawn, tmp_path_factory.mktemp("standalone"))
 
 
+def is_shortened(genome: Genome) -> bool:
+    """Whether the file has another formula, in which nothing cancels out."""
+    family = RULES[genome.family]
+    return family.simplified(genome.genes) != genome.genes
+
+
 def assert_steps_as_the_library(drawn: Drawn, folder: Path, case: Case) -> None:
     genome, weights = drawn(*case)
     reached: dict[str, Tensor] = torch.load(folder / f"{module_name(case)}.trained.pt", weights_only=True)
@@ -79,7 +85,10 @@ def assert_steps_as_the_library(drawn: Drawn, folder: Path, case: Case) -> None:
                 dtype,
                 interrupted=False,
             )
-            assert torch.equal(reached[str(dtype)], expected)
+            if is_shortened(genome):
+                torch.testing.assert_close(reached[str(dtype)], expected, rtol=1e-4, atol=1e-5)
+            else:
+                assert torch.equal(reached[str(dtype)], expected)
             assert not torch.equal(expected[0], expected[-1])
 
 
@@ -283,7 +292,7 @@ def test_weights_come_through_unchanged(
     listed: int,
     in_text: int,
 ) -> None:
-    genome, weights = drawn("mlp", "recurrent", 1)
+    genome, weights = drawn("sgd", "recurrent", 1)
     weights = {name: value.to(dtype) for name, value in weights.items()}
     monkeypatch.setattr("evometa.export.standalone.file.MOST_LISTED", listed)
     monkeypatch.setattr("evometa.export.standalone.file.MOST_IN_TEXT", in_text)
@@ -415,6 +424,12 @@ def test_text_from_a_genome_does_not_become_code(drawn: Drawn, tmp_path: Path) -
 QUOTES = ['"""', "'''", '"' * 7, '\\"""', '\\\\"""', '\x00"""', '"\u202e""', "\\", '"']
 
 
+@pytest.fixture(scope="module")
+def plain(drawn: Drawn) -> ast.Module:
+    """A file without a card."""
+    return ast.parse(standalone("best", *drawn("sgd"), horizon=5, provenance={}).text)
+
+
 @pytest.mark.parametrize(
     ("end", "last"),
     [
@@ -427,18 +442,15 @@ QUOTES = ['"""', "'''", '"' * 7, '\\"""', '\\\\"""', '\x00"""', '"\u202e""', "\\
         ("", '""'),
     ],
 )
-def test_a_card_stays_text(drawn: Drawn, end: str, last: str) -> None:
+def test_a_card_stays_text(drawn: Drawn, plain: ast.Module, end: str, last: str) -> None:
     """It may end lines and quotes as it likes; what does not print is there as an escape."""
     hostile = end.join(
         ["# Card", *(f'{quotes}{end}raise SystemExit("run"){end}#' for quotes in QUOTES), last]
     )
-    text, plain = (
-        standalone("best", *drawn("sgd"), horizon=5, provenance={}, card=card).text
-        for card in (hostile, None)
-    )
-    found, expected = ast.parse(text), ast.parse(plain)
+    text = standalone("best", *drawn("sgd"), horizon=5, provenance={}, card=hostile).text
+    found = ast.parse(text)
     assert str(ast.get_docstring(found)).count('raise SystemExit("run")') == len(QUOTES)
-    assert list(map(ast.dump, found.body[1:])) == list(map(ast.dump, expected.body[1:]))
+    assert list(map(ast.dump, found.body[1:])) == list(map(ast.dump, plain.body[1:]))
     assert all(line.isprintable() for line in text.split("\n"))
 
 

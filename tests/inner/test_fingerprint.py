@@ -86,7 +86,9 @@ def test_rules_with_their_usual_genes_are_all_different() -> None:
 )
 def test_it_does_not_depend_on_who_is_hashed_together(family: str, schedules: list[str], seed: int) -> None:
     space = learner_space(RULES[family])
-    draws = [space.sample(numpy_generator(seed, "draw", number)) for number in range(3)]
+    first = space.sample(numpy_generator(seed, "draw", 0))
+    alike = space.restricted(dict(RULES[family].space.structural(first)))  # as by_rule puts them together
+    draws = [alike.sample(numpy_generator(seed, "draw", number)) for number in range(3)]
     genes = [{**own, "schedule": schedule} for own, schedule in zip(draws, schedules, strict=True)]
     group = [candidate(family, own) for own in genes]
     alone = [updates_hashes([one], HORIZONS)[0] for one in group]
@@ -105,3 +107,21 @@ def test_learners_with_weights_are_known_by_what_they_are_made_of() -> None:
     assert ingredients_hash(one, "abc") != ingredients_hash(one, "abd")
     slower = Candidate("", "recurrent", {**genes, "lr": 0.5}, weights)
     assert ingredients_hash(one, "abc") != ingredients_hash(slower, "abc")
+
+
+def test_formulas_are_known_by_what_they_do_with_their_weights() -> None:
+    adam = candidate("adam", {"lr": 0.01})
+    formula = [formula_of("div(mhat(0.9), add(sqrt(vhat(0.999)), 1e-08))", move) for move in (0.0, 0.1)]
+    twice = formula_of("div(add(g, g), 0.5)", 0.0)
+    assert all(map(is_probed, (*formula, twice)))
+    (expected,) = updates_hashes([adam], HORIZONS)
+    assert updates_hashes(formula, HORIZONS)[0] == expected != updates_hashes(formula, HORIZONS)[1]
+    assert updates_hashes([twice], HORIZONS) == updates_hashes([formula_of("mul(g, 4.0)", 0.0)], HORIZONS)
+
+
+def formula_of(text: str, move: float) -> Candidate:
+    genes = learner_space(RULES["symbolic"]).complete(
+        {"expression": text, "lr": 0.01, "schedule": "constant"}
+    )
+    weights = Learner.of("symbolic", genes).init_weights(torch.Generator())
+    return Candidate("", "symbolic", genes, {name: value + move for name, value in weights.items()})

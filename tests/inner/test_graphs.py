@@ -87,6 +87,17 @@ def test_replayed_training_equals_training_step_by_step(
             assert_equal(plain, replayed)
 
 
+def test_so_does_one_whose_gradients_come_late_and_with_noise(
+    recorded: Callable[..., list[UnrollRecord]],
+) -> None:
+    options = {**DIGITS, "augment": {"gradient_delay": 2, "gradient_noise": 0.1}}
+    wanted = request("digits", options, "meta_train", 3, 12, seed=5)
+    several = candidates("adam", 2)
+    with native.disabled():
+        for plain, replayed in zip(trained(several, wanted), recorded(several, wanted), strict=True):
+            assert_equal(plain, replayed)
+
+
 @pytest.mark.parametrize("family", ["adam", "mlp", "recurrent"])
 def test_static_tensors_serve_native_kernels_as_well(
     family: str, recorded: Callable[..., list[UnrollRecord]]

@@ -16,8 +16,9 @@ from evometa.inner.cohort import Candidate, Cohort
 from evometa.inner.task_set import PreparedTasks, prepare, request
 from evometa.inner.unroll import unroll
 from evometa.meta import meta_genes
-from evometa.meta.augmentation import Part, augment, rescaled
+from evometa.meta.augmentation import Part, augment
 from evometa.rng import torch_generator
+from evometa.tasks.rescaling import rescaled
 
 CPU = torch.device("cpu")
 FAMILIES = {"quadratic": {"dim": 3}, "rosenbrock": {"dims": [4]}, "digits": {"batch_size": 8}}

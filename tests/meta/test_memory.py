@@ -24,7 +24,7 @@ from evometa.rules import Learner
 CPU = torch.device("cpu")
 MB = 10**6
 LIMIT = 256 * MB
-TBPTT: dict[str, Value] = {"estimator": "tbptt", "steps": 2, "unroll_length": 20, "truncation": 20}
+TBPTT: dict[str, Value] = {"estimator": "tbptt", "steps": 1, "unroll_length": 20, "truncation": 20}
 PARTICLES: dict[str, Value] = {"steps": 2, "unroll_length": 20, "truncation": 5, "pairs": 4}
 
 

@@ -34,8 +34,8 @@ LEARNERS: dict[str, tuple[str, dict[str, Value]]] = {
 }
 #: Two architectures, of three tasks and of one, drawn anew for every episode.
 DIGITS: dict[str, object] = {"tasks_per_architecture": 3, "batch_size": 8, "widths": [6, 7], "depths": [1]}
-#: Two episodes and two thirds: 12 steps each, in segments of 5, 5 and 2.
-EPISODES: dict[str, Value] = {"meta.steps": 8, "meta.unroll_length": 20, "meta.truncation": 5}
+#: An episode and two thirds: 12 steps each, in segments of 5, 5 and 2.
+EPISODES: dict[str, Value] = {"meta.steps": 5, "meta.unroll_length": 20, "meta.truncation": 5}
 ESTIMATORS: dict[str, dict[str, Value]] = {
     "tbptt": {"meta.estimator": "tbptt"},
     "tbptt-mean": {"meta.estimator": "tbptt", "meta.loss": "mean"},
@@ -66,8 +66,9 @@ def refined(
     learner = Learner.of(family, own)
     complete = {**dict(learner.genes), **meta_genes({**EPISODES, **genes})}
     trees = [learner.init_weights(torch_generator(seed, name)) for seed in range(n)]
-    options = json.dumps(DIGITS if use == "digits" else {})
-    stream = TaskStream(use, options, 4, horizon=12, seed=1)
+    options = {"digits": DIGITS, "late": {"augment": {"gradient_delay": 2}}}.get(use, {})
+    family_of_tasks = "quadratic" if use == "late" else use
+    stream = TaskStream(family_of_tasks, json.dumps(options), 4, horizon=12, seed=1)
     candidates = [Candidate(f"{i}", family, complete, tree) for i, tree in enumerate(trees)]
     return refine(candidates, [stream], device, torch.float64)
 
@@ -112,9 +113,20 @@ def test_recorded_meta_training_equals_steps_made_one_by_one(
 
 
 @pytest.mark.parametrize("estimator", ["tbptt", "pes"])
+def test_so_it_does_where_gradients_come_late(
+    estimator: str, recorded: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genes = {**ESTIMATORS[estimator], "meta.steps": 3}
+    found = refined("mlp", genes, use="late")
+    assert recorded.n_made > 0
+    monkeypatch.setattr(graphs, "serves", lambda device, n_steps: False)
+    assert_alike(found, refined("mlp", genes, use="late"), 1e-9)
+
+
+@pytest.mark.parametrize("estimator", ["tbptt", "pes"])
 def test_what_was_recorded_serves_the_next_episodes(estimator: str, recorded: type[Counted]) -> None:
     """Also on other tasks: their data are copied to where the recorded step reads them."""
-    refined("gru", {**ESTIMATORS[estimator], "meta.steps": 24}, use="quadratic")
+    refined("gru", {**ESTIMATORS[estimator], "meta.steps": 9}, use="quadratic")
     assert recorded.n_made == (2 if estimator == "tbptt" else 1)
 
 

@@ -17,8 +17,16 @@ from evometa.inner.cohort import Candidate, Cohort
 from evometa.meta import TaskStream, meta_genes
 from evometa.meta.augmentation import Part
 from evometa.meta.episodes import Episode, draw_episode
-from evometa.meta.replay import Backpropagated, Objective, Way, backpropagate
-from evometa.meta.training import measured, start, surrogate, train_part
+from evometa.meta.meta_loss import Objective
+from evometa.meta.replay import Backpropagated, Way, backpropagate
+from evometa.meta.training import (
+    observed,
+    observed_constants,
+    start,
+    train_losses,
+    train_part,
+    train_surrogate,
+)
 from evometa.rng import torch_generator
 from evometa.rules import Learner
 
@@ -73,9 +81,11 @@ def in_one_graph(cohort: Cohort, played: Episode, objective: Objective) -> list[
     total = torch.zeros((), device=DEVICE)
     with objective.scope():
         for part, state in zip(played.parts, start(cohort, played.parts), strict=True):
-            measure = measured if objective.second_order else surrogate
+            through = (observed, train_losses), (observed_constants, train_surrogate)
             own = replace(cohort, weights=leaves)
-            trained = train_part(own, part, state, N_STEPS, played.horizon, measure)
+            trained = train_part(
+                own, part, state, N_STEPS, played.horizon, *through[not objective.second_order]
+            )
             weight = 1 / trained.losses.mean(dim=2, keepdim=True) if objective.kind == "log_mean" else 1
             total = total + (weight * trained.values).sum() / (played.n_tasks * N_STEPS)
     return list(torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evometa.genome.genes import Value
+from evometa.layout import Layout
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import RULES, Cost, Learner, measure_cost
 from evometa.rules.base import StepContext
@@ -147,3 +148,22 @@ def test_what_another_process_counted_is_taken_from_it(monkeypatch: pytest.Monke
     note_counts(learner, counted)
     assert is_counted(Learner.of("recurrent", {"hidden": 31, "schedule": "recurrent", "lr": 0.3}))
     assert measure_cost(learner).n_weights == counted.weights
+
+
+@pytest.mark.parametrize("family", ["hierarchical", "attention", "graph"])
+def test_what_is_done_once_a_tensor_does_not_grow_with_it(family: str) -> None:
+    """As many tensors with more coordinates: each of these adds the same, and there is a part beside them."""
+    space = RULES[family].space
+    rule = RULES[family].build(space.complete({}))
+    hyper = {name: torch.tensor(value) for name, value in space.continuous(space.complete({})).items()}
+    weights, found = rule.init_weights(torch_generator(0)), {}
+    for width in (8, 16, 24):
+        layout = Layout.of({"w": (width, 4), "b": (width,)})
+        zeros, one = torch.zeros(1, layout.size), torch.ones(())
+        state, context = rule.init_state(weights, zeros, layout), StepContext(layout, one, one, torch.ones(1))
+        with OperationCounter() as counter:
+            rule.update(weights, hyper, state, zeros, zeros, context)
+        found[layout.size] = counter.n_operations
+    few, some, many = found.values()
+    assert many - some == some - few
+    assert few > some - few  # which is what as many coordinates take without the tensors' own part

@@ -42,9 +42,15 @@ def test_checked_in_seeds() -> None:
         "momentum",
         "rmsprop",
         "sgd",
+        "symbolic_adam",
+        "symbolic_lion",
+        "symbolic_momentum",
+        "symbolic_power_sign",
+        "symbolic_qhadam",
+        "symbolic_sgd",
     ]
     assert {seed.family for seed in seeds} == {
-        "adam", "adamw", "lion", "mlp", "momentum", "recurrent", "rmsprop", "sgd"
+        "adam", "adamw", "lion", "mlp", "momentum", "recurrent", "rmsprop", "sgd", "symbolic"
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from evometa.trees import Tree
 Case = tuple[str, str | int]
 #: Every registered rule; only learned ones have genes that change the code that runs.
 CASES: list[Case] = [
-    (name, draw) for name, family in RULES for draw in (("default", 0, 1) if family.learned else ("default",))
+    (name, draw) for name, family in RULES for draw in (("default", 0) if family.learned else ("default",))
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 SHAPES = [(3, 4), (3,), (), (2, 3)]

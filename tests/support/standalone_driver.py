@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-N_STEPS = 200
-HORIZON = 60  # a third of the run, so that steps beyond the horizon are compared as well
+N_STEPS = 60
+HORIZON = 18  # less than a third of the run, so that steps beyond the horizon are compared as well
 SHAPES = ((3, 4), (3,), ())
 DTYPES = (torch.float32, torch.float64)
 #: As in compute_device.py, which cannot be imported where nothing but PyTorch can.

@@ -82,6 +82,7 @@ def test_both_kinds_and_all_numbers_of_features_are_drawn() -> None:
             seen.add((batch.description.split()[0], batch.layout.size))
         assert {kind for kind, _ in seen} == {"logistic", "huber"}
         assert {dim for _, dim in seen} == set(dims)
+    assert len({dim for dims in DIMS.values() for dim in dims}) == sum(map(len, DIMS.values()))
 
 
 @pytest.mark.parametrize(

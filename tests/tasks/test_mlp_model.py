@@ -21,12 +21,13 @@ def setting(model: MLP) -> tuple[Tensor, dict[str, Tensor]]:
     x = torch.randn((T, B, model.sizes[0]), generator=generator).double()
     if model.target == "class":
         return params, {"x": x, "y": torch.randint(model.sizes[-1], (T, B), generator=generator)}
-    return params, {"x": x, "y": torch.randn((T, B), generator=generator).double()}
+    shape = (T, B) if model.target == "value" else (T, B, model.sizes[-1])
+    return params, {"x": x, "y": torch.randn(shape, generator=generator).double()}
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1)])
+@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1), ("values", 3)])
 def test_hand_batched_gradient_equals_autograd(
     activation: str, depth: int, target: Target, n_outputs: int
 ) -> None:
@@ -39,7 +40,7 @@ def test_hand_batched_gradient_equals_autograd(
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1)])
+@pytest.mark.parametrize(("target", "n_outputs"), [("class", 3), ("value", 1), ("values", 3)])
 def test_second_derivatives_pass_through_the_hand_batched_gradient(
     activation: str, target: Target, n_outputs: int
 ) -> None:

@@ -117,16 +117,16 @@ def test_the_held_out_loss_is_the_relative_error_and_never_trained_on() -> None:
         assert record.valid_losses[0, task] == pytest.approx(float(error), rel=1e-6)
 
 
-@pytest.mark.parametrize(("name", "error"), [("oscillator", 0.5), ("burgers", 0.3), ("poisson", 0.7)])
+@pytest.mark.parametrize(("name", "error"), [("oscillator", 0.6), ("burgers", 0.3), ("poisson", 0.8)])
 def test_training_on_the_residual_lowers_the_true_error(name: str, error: float) -> None:
-    options = {"equations": [name], "width": 12, "batch_size": 32, "n_valid": 64}
+    options = {"equations": [name], "width": 10, "batch_size": 24, "n_valid": 64}
 
     def held_out(candidate: Candidate, n_steps: int) -> float:
         wanted = request("physics_informed", options, "meta_train", 2, n_steps + 1, 0)
         return float(evaluate([candidate], wanted, CPU).valid_losses.mean())
 
     assert held_out(baseline_candidate("sgd", 1e-5, {}), 1) > 0.8
-    assert held_out(baseline_candidate("adam", 0.02, {}), 250) < error
+    assert held_out(baseline_candidate("adam", 0.03, {}), 150) < error
 
 
 def test_one_batch_an_equation_and_parameters_in_their_ranges() -> None:

@@ -19,7 +19,7 @@ from evometa.tasks.tabular import DATASETS, VALID_SHARE, Tabular
 def fresh_caches() -> Iterator[None]:
     """A test that alters a table must not leave it to the next one."""
     yield
-    tabular._pool.cache_clear()
+    tabular.pool_of.cache_clear()
 
 
 def one(dataset: str, split: Split) -> TaskBatch:
@@ -73,7 +73,7 @@ def test_train_rows_know_nothing_of_held_out_rows_or_other_splits(
     altered = torch.where(others.unsqueeze(1), 3 * features + 100, features)
     values = targets if DATASETS[dataset] == "class" else torch.where(others, 7 * targets, targets)
     monkeypatch.setattr(tabular, "table", lambda name: (altered, values))
-    tabular._pool.cache_clear()
+    tabular.pool_of.cache_clear()
     after = one(dataset, "meta_train")
     rows = slice(0, len(train))
     assert torch.equal(after.rows["x"][rows], before.rows["x"][rows])

@@ -47,6 +47,7 @@ def assembled(
             hints = _Hints(program, definition.module, classes)
             for statement in definition.statements():
                 hints.visit(statement)
+            definition.changed()
     definitions = _ordered(roots)
     _give_names(definitions)
     early = [d for d in definitions if _is_early(d)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evometa.export.standalone.sources import Module, copy_comments
@@ -20,6 +20,7 @@ class Definition:
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted
         self.name = wanted
+        self._walked: dict[int, list[ast.AST]] = {}
 
     def statements(self) -> list[ast.stmt]:
         """Its code so far; the names of other definitions in it are :class:`Reference` nodes."""
@@ -31,10 +32,20 @@ class Definition:
             if isinstance(node, Reference):
                 yield node.definition
 
+    def parts(self) -> Sequence[ast.AST]:
+        """What its code is made of, in order, each the same object whenever it is asked for."""
+        return self.statements()
+
     def nodes(self) -> Iterator[ast.AST]:
-        """All nodes of its code."""
-        for statement in self.statements():
-            yield from in_order(statement)
+        """All nodes of its parts, which are walked through once until they have :meth:`changed`."""
+        for part in self.parts():
+            if id(part) not in self._walked:
+                self._walked[id(part)] = list(in_order(part))  # the first is the part: its id stays its own
+            yield from self._walked[id(part)]
+
+    def changed(self) -> None:
+        """Say that code has been edited in place."""
+        self._walked.clear()
 
 
 class Reference(ast.Name):
@@ -125,6 +136,7 @@ class ClassVersion(Definition):
 
     ``filled`` are the arguments of its constructor that are filled in; ``static`` are attributes that are
     known, so that nothing sets or reads them in the file; ``defaults`` are defaults of parameters by name.
+    ``for_users`` are members that are there for whoever imports the file.
     """
 
     def __init__(
@@ -135,6 +147,7 @@ class ClassVersion(Definition):
         self.filled = filled
         self.static: dict[str, Known] = {}
         self.defaults: dict[str, ast.expr] = {}
+        self.for_users: set[str] = set()
         self.module, self.node = program.sources.class_definition(cls)
         self._program = program
         self._members: dict[str, ast.stmt] = {}
@@ -169,6 +182,7 @@ class ClassVersion(Definition):
         kept = [s for s in constructor.body if set_attribute(s) is None or set_attribute(s) in read]
         pruned = len(kept) < len(constructor.body)
         constructor.body = kept or [ast.Pass()]
+        self.changed()
         return pruned
 
     def forget(self) -> None:
@@ -176,17 +190,23 @@ class ClassVersion(Definition):
         self._included.clear()
 
     def statements(self) -> list[ast.stmt]:
-        body: list[ast.stmt] = [s for s in self.node.body[:1] if is_docstring(s)]
-        for statement in self._member_statements():
-            name = member_name(statement)
-            if name in self._included:
-                body.append(self._members[name])
-        made = ast.ClassDef(self.name, self._bases, [], body or [ast.Pass()], self._decorators)
+        body = self._body() or [ast.Pass()]
+        made = ast.ClassDef(self.name, self._bases, [], body, self._decorators)
         return copy_comments(self.node, [made])
 
+    def parts(self) -> list[ast.AST]:
+        return [*self._bases, *self._body(), *self._decorators]
+
+    def _body(self) -> list[ast.stmt]:
+        """Its docstring and the members that are taken in."""
+        names = [member_name(statement) for statement in self._member_statements()]
+        docstring = [s for s in self.node.body[:1] if is_docstring(s)]
+        return [*docstring, *(self._members[name] for name in names if name in self._included)]
+
     def _always(self, name: str) -> bool:
-        """Whether Python or the base class from another library calls a member."""
-        return name.startswith("__") or any(hasattr(base, name) for base in self._foreign_bases())
+        """Whether users, Python or the base class from another library call a member."""
+        called = name in self.for_users or name.startswith("__")
+        return called or any(hasattr(base, name) for base in self._foreign_bases())
 
     def _foreign_bases(self) -> list[type]:
         return [

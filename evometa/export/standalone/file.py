@@ -12,8 +12,10 @@ import keyword
 import sys
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 import evometa
 from evometa import native
@@ -51,7 +53,7 @@ How to use it, with this file beside your script:
     from {module} import EvolvedOptimizer
 
     optimizer = EvolvedOptimizer(model.parameters(), lr=1.0, horizon=1000)
-    for x, y in batches:
+{begin}    for x, y in batches:
         optimizer.zero_grad()
         loss = loss_function(model(x), y)
         loss.backward()
@@ -116,6 +118,7 @@ def standalone(
     """The file's text, for a module of this name. Raises GenomeError as :func:`export_standalone`."""
     learner = learner_of(genome)
     check_weights(learner, weights)
+    genome, learner, weights = _readable(genome, learner, weights)
     hyper = Written("HYPER", lambda: _hyper(learner))
     packages = {
         "evometa",
@@ -133,7 +136,7 @@ def standalone(
             recorded.serves: lambda _: Known(False),
         },
         [(learner.hyper, hyper)],
-        [learner, learner.rule, learner.schedule],
+        [learner, learner.rule, learner.schedule, learner.initialisation],
     )
     whole = Written("GENOME", lambda: _genome(genome))
     planned = Written(
@@ -143,6 +146,8 @@ def standalone(
     filled = {"genome": Later(Reference(whole)), "weights": Later(Reference(numbers))}
     optimizer = program.class_version(EvolvedOptimizer, dict(filled))
     optimizer.defaults["horizon"] = Reference(planned)
+    if learner.initialisation is not None:
+        optimizer.for_users.add("initialise")
     try:
         roots = [whole, hyper, planned, numbers, optimizer]
         imports, lines = assembled(program, roots, _is_rule)
@@ -150,8 +155,22 @@ def standalone(
         raise GenomeError(
             f"the code of {genome.family!r} holds an object without a form as text ({error})"
         ) from error
-    header = _header(module, genome, learner, horizon, provenance, card)
+    header = _header(module, genome, learner.as_trained(weights), horizon, provenance, card)
     return Standalone("\n".join([*header, "", *imports, *lines]) + "\n", f"{module}.weights.pt", beside)
+
+
+def _readable(genome: Genome, learner: Learner, weights: Tree) -> tuple[Genome, Learner, Tree]:
+    """An equal genome that is shorter, where there is one; what the weights say then stands in its genes."""
+    if not learner.rule_family.is_formula:
+        return genome, learner, weights
+    genes, left = learner.absorbed(weights)
+    plain = learner.rule_family.simplified(genes)
+    if plain == genes:
+        return genome, learner, weights
+    shorter = Learner.of(genome.family, plain)
+    kept = {name: value for name, value in left.items() if name.startswith("schedule.")}
+    fresh = shorter.init_weights(torch.Generator())
+    return replace(genome, genes=dict(shorter.genes)), shorter, {**fresh, **kept}
 
 
 def _header(
@@ -163,12 +182,13 @@ def _header(
     card: str | None,
 ) -> list[str]:
     called = f" {clipped(genome.name)}" if genome.name else ""
-    past_it = "Past it, steps become smaller and smaller." if learner.has_weights else ""
+    past_it = "Past it, steps become smaller and smaller." if learner.is_guarded else ""
+    begin = "" if learner.initialisation is None else "    optimizer.initialise()\n"
     facts = json.dumps(dict(provenance), ensure_ascii=True, indent=4)
     paragraphs = [
         f"An optimizer that was evolved:{called} {genome.family}, genome {clipped(genome.id)}.",
         f"Made by evometa {evometa.__version__} from the code that evolved it. It needs PyTorch alone.",
-        _HOW_TO_USE.format(module=module, horizon=horizon, past_it=past_it).rstrip(),
+        _HOW_TO_USE.format(module=module, horizon=horizon, past_it=past_it, begin=begin).rstrip(),
         "What it does:",
         "\n".join(_indented(learner.describe())),
         "\n".join(line for formula in learner.formula().splitlines() for line in _indented(formula)),
@@ -202,7 +222,7 @@ def _hyper(learner: Learner) -> list[str]:
         return ["HYPER: dict[str, float] = {}"]
     lines = ["#: its continuous genes: edit them to try others", "HYPER = {"]
     for name, value in learner.hyper.items():
-        note = learner.space[name].note
+        note = learner.space.note(name)
         lines.append(f'    "{name}": {value!r},' + (f"  # {note}" if note else ""))
     return [*lines, "}"]
 
