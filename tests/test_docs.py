@@ -36,6 +36,7 @@ from evometa.objectives import OBJECTIVES
 from evometa.plots.registry import FIGURES
 from evometa.rng import torch_generator
 from evometa.rules import RULES, SCHEDULES, Learner
+from evometa.rules.symbolic_primitives import PRIMITIVES
 from evometa.store.schema import SCHEMA
 from evometa.tasks import TASKS, build_family
 
@@ -361,3 +362,8 @@ def test_code_that_uses_an_optimizer_runs(
     with torch.random.fork_rng(devices=[]):
         for block in code:
             exec(compile(block.text, str(block), "exec"), names)
+
+
+def test_the_page_on_formulas_has_every_symbol() -> None:
+    named = {re.sub(r"\(.*", "", span) for span in spans(ROOT / "docs" / "read_a_rule.md")}
+    assert named.issuperset(PRIMITIVES.mapping)

@@ -15,6 +15,7 @@ from evometa.evolution.reproduction import Child
 from evometa.execution import Executor, RefinementUnit, UnitResult
 from evometa.genome.codec import content_hash, weights_from_bytes, weights_to_bytes
 from evometa.genome.genome import Genome, Lineage
+from evometa.genome.space import Space
 from evometa.genome.variation import inherit
 from evometa.inner.cohort import Candidate, by_structure
 from evometa.inner.evaluate import chunks
@@ -167,8 +168,11 @@ def refine(
     executor: Executor,
     progress: Callable[[UnitResult], None] | None = None,
     max_failed: float = 1.0,
+    spaces: Mapping[str, Space] | None = None,
 ) -> Refined:
     """Meta-train every genome that has weights and whose genes ask for it, as those genes say.
+
+    What is written into genes keeps to ``spaces``, by family, if they are given.
 
     A genome whose refinement fails keeps the weights it was born with, and its lineage says why. Raises
     TaskError where more than the share ``max_failed`` of them fail.
@@ -199,7 +203,7 @@ def refine(
         if isinstance(result.value, Refinement):
             steps += result.value.n_inner_steps * len(result.unit.candidates)
             ways.update({way: len(result.unit.candidates) for way in result.value.ways})
-    grown = [_named(_written_back(genome, outcome, bank), bank) for genome in genomes]
+    grown = [_named(_written_back(genome, outcome, bank, spaces or {}), bank) for genome in genomes]
     return Refined(grown, steps, seconds, ways)
 
 
@@ -276,7 +280,12 @@ def _lifetime(result: UnitResult, index: int) -> tuple[Tree | None, str]:
     return weights, f"refined {steps} meta-steps{note}"
 
 
-def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]], bank: WeightBank) -> Genome:
+def _written_back(
+    genome: Genome,
+    outcome: Mapping[str, tuple[str | None, str]],
+    bank: WeightBank,
+    spaces: Mapping[str, Space],
+) -> Genome:
     """The genome after its lifetime: ``outcome`` has the name of its weights, None where that failed.
 
     What is inherited stands in the genes where they can say it.
@@ -291,6 +300,6 @@ def _written_back(genome: Genome, outcome: Mapping[str, tuple[str | None, str]],
         return replace(genome, weights=name, lineage=lineage)
     learner = Learner.of(genome.family, genome.genes)
     if learner.rule_family.is_formula:
-        genes, weights = learner.absorbed(bank.get(name))
+        genes, weights = learner.absorbed(bank.get(name), spaces.get(genome.family))
         genome, name = replace(genome, genes={**genome.genes, **genes}), bank.put(weights)
     return replace(genome, weights=name, germline=name, lineage=lineage)

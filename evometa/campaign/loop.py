@@ -169,7 +169,7 @@ class Campaign:
             )
         self.listener.phase("refinement", sum(map(wants_refinement, born)))
         most = self.config.execution.max_failed_fraction
-        refined = refine(born, bank, streams, self.executor, self.listener.unit, most)
+        refined = refine(born, bank, streams, self.executor, self.listener.unit, most, self.space.spaces)
         book.seconds["refinement"] = refined.seconds
         book.inner_steps["refinement"] = refined.n_inner_steps
         entry = memory_entry(refined.ways, generation, self.executor.max_bytes)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evometa.cli.adapt import adapt
 from evometa.cli.bench import bench
 from evometa.cli.compare import compare
 from evometa.cli.doctor import doctor
@@ -44,6 +45,7 @@ app.command(rich_help_panel="Use the results")(plot)
 app.command(rich_help_panel="Use the results")(export)
 app.command(rich_help_panel="Use the results")(compare)
 app.command(rich_help_panel="Use the results")(bench)
+app.command(rich_help_panel="Use the results")(adapt)
 for _kind in (tasks, rules, schedules, estimators, objectives):
     app.command(rich_help_panel="See what is registered")(_kind)
 

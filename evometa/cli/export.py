@@ -143,8 +143,13 @@ def _front_values(front: Front, genome: Genome) -> dict[str, object]:
 def _explain(files: list[Path], genome: Genome, start: str) -> None:
     called = f" ({genome.name})" if genome.name else ""
     names = " and ".join(map(str, files))
+    begin = (
+        "optimizer.initialise()  # the learned initialisation\n"
+        if genome.genes.get("init") == "learned"
+        else ""
+    )
     use = f"""{start}model.parameters(), lr=1.0)
-# then, as with any torch.optim optimizer:  loss.backward(); optimizer.step()"""
+{begin}# then, as with any torch.optim optimizer:  loss.backward(); optimizer.step()"""
     screen = console()
     screen.print(printable(f"Exported {genome.family} {genome.id}{called} to {names}") + "\n")
     screen.print(Text(use, style="cyan"))

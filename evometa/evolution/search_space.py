@@ -62,9 +62,10 @@ class SearchSpace:
         absent = ABSENT_UNLESS_NAMED - limits.keys()
         spaces = {}
         for name, space in full.items():
-            present = Space(tuple(gene for gene in space if gene.name not in absent))
-            spaces[name] = _restricted(name, present, {**_common_estimators(present), **bounded})
-            _check_estimators(spaces[name])
+            limited = _restricted(name, space, {**_common_estimators(space), **bounded})
+            _check_estimators(limited)
+            unused = absent | _genes_of_unnamed(limited)
+            spaces[name] = Space(tuple(gene for gene in limited if gene.name not in unused))
         return cls(spaces)
 
     @property
@@ -95,6 +96,14 @@ def _common_estimators(space: Space) -> dict[str, object]:
     """The limit that leaves the estimators that need not be named."""
     options = cast(Choice, space["meta.estimator"]).options
     return {"meta.estimator": {"options": [name for name in options if ESTIMATORS[str(name)].is_common]}}
+
+
+def _genes_of_unnamed(space: Space) -> set[str]:
+    """The genes of those estimators that are drawn only where they are named, and are not named."""
+    options = cast(Choice, space["meta.estimator"]).options
+    drawn = {name: one.is_common or name in options for name, one in ESTIMATORS}
+    of_drawn = {gene.name for name, one in ESTIMATORS if drawn[name] for gene in one.space}
+    return {gene.name for name, one in ESTIMATORS if not drawn[name] for gene in one.space} - of_drawn
 
 
 def _check_estimators(space: Space) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from evometa.genome.genes import Integer
 from evometa.genome.space import Genes, Space
 from evometa.inner.cohort import Cohort
-from evometa.inner.unroll import UnrollState, advance
+from evometa.inner.unroll import UnrollState
 from evometa.meta.augmentation import Part
 from evometa.meta.base import Estimator, MetaGradient, MetaProblem, Session
 from evometa.meta.episodes import segments
@@ -30,8 +30,18 @@ from evometa.meta.footprint import Footprint
 from evometa.meta.genes import whole
 from evometa.meta.meta_loss import Objective, mean_loss, meta_loss
 from evometa.meta.recorded import Recordings
-from evometa.meta.training import PartState, Training, held_out_losses, observed, start, train, train_losses
+from evometa.meta.training import (
+    PartState,
+    Training,
+    held_out_losses,
+    observed,
+    start,
+    train,
+    train_losses,
+    train_part,
+)
 from evometa.rules.base import RuleFamily
+from evometa.rules.controller import CONTROLLERS
 from evometa.trees import Tree
 
 
@@ -43,7 +53,8 @@ class Implicit(Estimator):
     is_common = False  # few weights of a learned rule move a fixed point
 
     def serves(self, family: RuleFamily) -> bool:
-        return family.differentiable
+        # What a controller decides acts on the way to a fixed point alone, and not at every step.
+        return family.differentiable and family not in CONTROLLERS
 
     @property
     def space(self) -> Space:
@@ -115,12 +126,11 @@ class _Step:
         ]
         params, *rest = self.before
         own = UnrollState(params, dict(zip(carry.state, rest, strict=True)), carry.step)
-        here = observed(part, own)
-        after = advance(cohort, part.tasks.layout, own, here.losses, here.grads, horizon)
-        reached = observed(part, after)
-        self.after = [after.params, *(after.state[name] for name in carry.state)]
-        self.values, _ = (held_out_losses if rows == "valid" else train_losses)(part, reached)
-        self.end = PartState(after.detached(), reached.losses.detach(), reached.grads.detach())
+        judge = held_out_losses if rows == "valid" else train_losses
+        made = train_part(cohort, part, observed(part, own), 1, horizon, observed, judge)
+        self.after = [made.end.carry.params, *(made.end.carry.state[name] for name in carry.state)]
+        self.values = made.values[0]
+        self.end = made.end.mapped(Tensor.detach)
 
     def gradient(self, slope: Tensor, leaves: Tree, n_terms: int) -> Tree:
         """Σₖ vᵀJᵏ·∂F/∂φ over ``n_terms`` terms by each of ``leaves``, for v the ``slope`` by the params."""

@@ -215,8 +215,8 @@ class RuleFamily(ABC):
         """What two genomes must share to run in one cohort."""
         return (self.name, self.space.structural(genes))
 
-    def absorbed(self, genes: Genes, weights: Tree) -> tuple[Genes, Tree]:
-        """Genes that say what these weights of a rule make of it, and the weights that are left.
+    def absorbed(self, genes: Genes, weights: Tree, space: Space) -> tuple[Genes, Tree]:
+        """Genes permitted in ``space`` that say what a rule's weights make of it, and the weights left.
 
         Here genes say nothing of weights.
         """

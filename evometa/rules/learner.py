@@ -369,9 +369,13 @@ class Learner:
             after[LAST_STEP] = step
         return step * (factor.unsqueeze(-1) if factor.dim() else factor), after
 
-    def absorbed(self, weights: Tree) -> tuple[dict[str, Value], Tree]:
-        """This learner's genes as far as they can say what ``weights`` make of it, and the weights left."""
-        genes, rule = self.rule_family.absorbed(dict(self.genes), under_prefix("rule", weights))
+    def absorbed(self, weights: Tree, space: Space | None = None) -> tuple[dict[str, Value], Tree]:
+        """This learner's genes as far as they can say what ``weights`` make of it, and the weights left.
+
+        They keep to ``space``, a campaign's, if it is given.
+        """
+        own = self.space if space is None else space
+        genes, rule = self.rule_family.absorbed(dict(self.genes), under_prefix("rule", weights), own)
         kept = {name: value for name, value in weights.items() if not name.startswith("rule.")}
         return dict(genes), {**with_prefix("rule", rule), **kept}
 

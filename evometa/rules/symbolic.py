@@ -10,6 +10,7 @@ tells all of the rule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, cast
@@ -26,7 +27,7 @@ from evometa.rules.symbolic_gene import KNOWN, Expression, constant_name, decay_
 from evometa.rules.symbolic_noise import noise
 from evometa.rules.symbolic_primitives import OPERATORS, VIEWS, Average, Primitive, Terminal, View
 from evometa.rules.symbolic_text import described, equations
-from evometa.rules.symbolic_tree import Numbers, is_number, numbers, parse, replaced
+from evometa.rules.symbolic_tree import DIGITS, Numbers, is_number, numbers, parse, replaced, skeleton
 from evometa.trees import Tree
 
 #: The gene that holds the formula.
@@ -61,8 +62,9 @@ class Kept:
 class SymbolicRule(UpdateRule):
     """The rule of one skeleton.
 
-    State: its running statistics ``(T, N)``. Weights: ``log_factors (1 + C,)`` of the learning rate and the C
-    constants, and ``logit_shifts (D,)`` of the D decays, where there are some; all start at zero.
+    State: its running statistics ``(T, N)``. Weights: ``log_rate (1,)``, which multiplies the learning rate,
+    ``log_factors (C,)`` of the C constants and ``logit_shifts (D,)`` of the D decays, where there are some.
+    All start at zero.
     """
 
     def __init__(self, text: str) -> None:
@@ -75,7 +77,9 @@ class SymbolicRule(UpdateRule):
         self.elementwise = "noise" not in compiled.symbols
 
     def init_weights(self, generator: torch.Generator) -> Tree:
-        weights = {"log_factors": torch.zeros(1 + len(self.constants))}
+        weights = {"log_rate": torch.zeros(1)}
+        if self.constants:
+            weights["log_factors"] = torch.zeros(len(self.constants))
         if self.decays:
             weights["logit_shifts"] = torch.zeros(len(self.decays))
         return weights
@@ -86,19 +90,22 @@ class SymbolicRule(UpdateRule):
     def update(
         self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext
     ) -> tuple[Tensor, Tree]:
-        factors = weights["log_factors"].exp()
-        constants = {name: hyper[name] * factors[index + 1] for index, name in enumerate(self.constants)}
+        constants = {
+            name: hyper[name] * weights["log_factors"][index].exp()
+            for index, name in enumerate(self.constants)
+        }
         newest = {
             name: _shifted(hyper[name], weights["logit_shifts"][slot])
             for slot, name in enumerate(self.decays)
         }
         new: Tree = {}
         for one in self.kept:
-            observed = grads.square() if one.average.squares else grads
             if one.average.is_sum:
-                new[one.name] = state[one.name] * (1 - newest[decay_name(GENE, one.slot)]) + observed
+                new[one.name] = state[one.name] * (1 - newest[decay_name(GENE, one.slot)]) + grads
+            elif one.average.squares:
+                new[one.name] = state[one.name].lerp(grads.square(), newest[decay_name(GENE, one.slot)])
             else:
-                new[one.name] = state[one.name].lerp(observed, newest[decay_name(GENE, one.slot)])
+                new[one.name] = state[one.name].lerp(grads, newest[decay_name(GENE, one.slot)])
         count = (context.step + 1).to(grads.dtype)
         corrections = {
             one.name: _bias_correction(newest[decay_name(GENE, one.slot)], count) for one in self.corrected
@@ -107,7 +114,7 @@ class SymbolicRule(UpdateRule):
         for name, value in self.shared:
             shared[name] = value((grads, params, state, new, corrections, constants, shared, context))
         direction = self.direction((grads, params, state, new, corrections, constants, shared, context))
-        return -(hyper["lr"] * factors[0]) * direction.expand_as(params), new
+        return -(hyper["lr"] * weights["log_rate"][0].exp()) * direction.expand_as(params), new
 
 
 def _shifted(one_minus_beta: Tensor, shift: Tensor) -> Tensor:
@@ -245,26 +252,34 @@ class SymbolicFamily(RuleFamily):
     def formula(self, genes: Genes) -> str:
         return "\n".join(equations(simplified(str(genes[GENE])), cast(float, genes["lr"])))
 
-    def absorbed(self, genes: Genes, weights: Tree) -> tuple[Genes, Tree]:
-        """Numbers as the weights make them, within their bounds and rounded; weights that do nothing."""
-        old = numbers(str(genes[GENE]))
-        lr, *factors = weights["log_factors"].double().exp().tolist()
-        shifts = weights["logit_shifts"].double().exp().tolist() if old.one_minus_decays else []
+    def absorbed(self, genes: Genes, weights: Tree, space: Space) -> tuple[Genes, Tree]:
+        """Numbers as the weights make them, within their bounds and rounded.
+
+        Weights that are left do nothing, but for what a bound on the learning rate leaves to them.
+        """
+        text = str(genes[GENE])
+        old, moves = numbers(text), {name: value.double().exp().tolist() for name, value in weights.items()}
+        factors, shifts = moves.get("log_factors", ()), moves.get("logit_shifts", ())
         constants = tuple(c * factor for c, factor in zip(old.constants, factors, strict=True))
         pairs = zip(old.one_minus_decays, shifts, strict=True)
         decays = tuple(newest / (newest + (1 - newest) * shift) for newest, shift in pairs)
-        gene = cast(LogReal, _SPACE["lr"])
-        rate = float(f"{cast(float, genes['lr']) * lr:.7g}")
-        moved = {
-            **genes,
-            "lr": min(max(rate, gene.low), gene.high),
-            GENE: replaced(str(genes[GENE]), Numbers(constants, decays)),
-        }
-        return moved, self.build(moved).init_weights(torch.Generator())
+        moved = replaced(text, Numbers(constants, decays))
+        if skeleton(moved) != skeleton(text):  # two decays have become one
+            moved = text
+        rate = float(f"{cast(float, genes['lr']) * moves['log_rate'][0]:.{DIGITS}g}")
+        rate = _within(rate, cast(LogReal, _SPACE["lr"]))
+        nearest = _within(rate, cast(LogReal, space["lr"]))
+        left = self.build({**genes, GENE: moved}).init_weights(torch.Generator())
+        left["log_rate"] = torch.tensor([math.log(rate / nearest)])
+        return {**genes, "lr": nearest, GENE: moved}, left
 
     def simplified(self, genes: Genes) -> Genes:
         """The formula without what cancels out, where that makes it shorter."""
         return {**genes, GENE: simplified(str(genes[GENE]))}
+
+
+def _within(value: float, gene: LogReal) -> float:
+    return min(max(value, gene.low), gene.high)
 
 
 _SPACE = Space(

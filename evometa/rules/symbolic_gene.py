@@ -58,7 +58,7 @@ _Change = Callable[[PrimitiveTree, np.random.Generator, float], "Nodes | None"]
 
 @dataclass(frozen=True)
 class Expression(Composite):
-    """An expression within ``bounds``; ``fixed`` holds it at ``initial``."""
+    """An expression within ``bounds``; ``fixed`` holds it at ``initial``, but not the numbers in it."""
 
     initial: str
     bounds: Bounds = _BOUNDS
@@ -70,7 +70,7 @@ class Expression(Composite):
     @property
     def allowed(self) -> str:
         if self.fixed:
-            return f"{self.initial!r}"
+            return f"{self.initial!r}, with any numbers"
         return f"an expression of at most {self.bounds.size} nodes such as {KNOWN['lion']!r}"
 
     @property
@@ -92,7 +92,7 @@ class Expression(Composite):
         if excess is not None:
             raise GenomeError(f"gene {self.name!r}: the expression {excess}")
         text = str(tree)
-        if self.fixed and text != self.default:
+        if self.fixed and skeleton(text) != skeleton(self.initial):
             raise self.refuse(value)
         return text
 

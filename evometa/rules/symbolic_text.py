@@ -12,7 +12,7 @@ from evometa.rules.symbolic_tree import averages, is_number, numbers, parse
 #: How tightly what is written holds together: sums, signs in front, products, all else.
 _SUM, _SIGNED, _PRODUCT, _WHOLE = range(4)
 
-_LEAVES = {"g": "g", "p": "θ", "noise": "ε", "progress": "p", "count": "k"}
+_LEAVES = {"g": "g", "p": "θ", "noise": "ε", "progress": "p", "count": "n"}
 _VIEWS = {"m": "m", "mhat": "m̂", "mprev": "m⁻", "v": "v", "vhat": "v̂", "sum": "b"}
 #: What is behind the names of averages, for those that occur.
 _DEFINITIONS = {
@@ -20,10 +20,10 @@ _DEFINITIONS = {
     "mean_square": "v(β) ← β·v(β) + (1 − β)·g²",
     "sum": "b(β) ← β·b(β) + g",
 }
-_VIEW_DEFINITIONS = {"mhat": "m̂ = m/(1 − βᵏ)", "vhat": "v̂ = v/(1 − βᵏ)", "mprev": "m⁻ is m before this step"}
+_VIEW_DEFINITIONS = {"mhat": "m̂ = m/(1 − βⁿ)", "vhat": "v̂ = v/(1 − βⁿ)", "mprev": "m⁻ is m before this step"}
 _LEAF_DEFINITIONS = {
-    "count": "k counts updates from 1",
-    "progress": "p = min((k − 1)/H, 1)",
+    "count": "n = k + 1, the number of this update",
+    "progress": "p = min(k/H, 1)",
     "noise": "ε is noise of variance 1",
 }
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -56,7 +56,7 @@ def equations(text: str, lr: float) -> list[str]:
     names = [getattr(node, "name", "") for node in nodes]
     lines = [_DEFINITIONS[kind] for kind in dict.fromkeys(kind for kind, _ in averages(nodes))]
     lines += [line for name, line in _VIEW_DEFINITIONS.items() if name in names]
-    if "count" not in names and any(name in names for name in ("mhat", "vhat", "progress")):
+    if "count" not in names and any(name in names for name in ("mhat", "vhat")):
         lines.append(_LEAF_DEFINITIONS["count"])
     lines += [line for name, line in _LEAF_DEFINITIONS.items() if name in names]
     direction, holds, _ = _written(nodes, 0)

@@ -6,6 +6,7 @@ holds for the tasks' own products as well.
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 
 import numpy as np
@@ -26,15 +27,21 @@ from evometa.rules import RULES, Learner
 from evometa.rules.learner import learner_space
 
 N_CANDIDATES = 3
+#: Two architectures, small ones: what is compared does not depend on how large they are.
+DIGITS: dict[str, object] = {"widths": [6, 7], "depths": [1]}
 #: One has no data; the other has two architectures and minibatches.
 TASKS = {
     "quadratic": request("quadratic", {"dim": 10}, "meta_train", 4, 9, seed=3),
-    "digits": request("digits", {"batch_size": 16}, "meta_train", 4, 6, seed=3),
+    "digits": request("digits", {"batch_size": 16, **DIGITS}, "meta_train", 4, 6, seed=3),
 }
 STREAMS = {
     "quadratic": TaskStream("quadratic", '{"dim": 10}', n_tasks=4, horizon=7, seed=11),
     "digits": TaskStream(
-        "digits", '{"tasks_per_architecture": 1, "batch_size": 4}', n_tasks=2, horizon=6, seed=1
+        "digits",
+        json.dumps({"tasks_per_architecture": 1, "batch_size": 4, **DIGITS}),
+        n_tasks=2,
+        horizon=6,
+        seed=1,
     ),
 }
 on_each_family_of_tasks = pytest.mark.parametrize("tasks", TASKS)

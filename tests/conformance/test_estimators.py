@@ -40,7 +40,11 @@ N_TASKS = 4
 QUADRATICS = TaskStream("quadratic", '{"dim": 3}', N_TASKS, horizon=7, seed=11)
 #: Data, minibatches, and two architectures in one meta-batch.
 DIGITS = TaskStream(
-    "digits", '{"tasks_per_architecture": 2, "batch_size": 4}', n_tasks=N_TASKS, horizon=6, seed=1
+    "digits",
+    '{"tasks_per_architecture": 2, "batch_size": 4, "widths": [6, 7], "depths": [1]}',
+    n_tasks=N_TASKS,
+    horizon=6,
+    seed=1,
 )
 #: What learned initialisations need: one model.
 ONE_MODEL = replace(

@@ -5,17 +5,25 @@ from __future__ import annotations
 import pytest
 
 from evometa.errors import GenomeError
-from evometa.evolution.search_space import SearchSpace, full_space
+from evometa.evolution.search_space import SearchSpace
 from evometa.genome.genes import Choice
+from evometa.genome.space import Space
 from evometa.meta import ESTIMATORS
+from evometa.rng import numpy_generator
 from evometa.rules import RULES
 
 BY_PERTURBATION = ("es", "pes")
 BY_BACKPROPAGATION = ("tbptt", *BY_PERTURBATION, "tbptt+es", "tbptt+pes")
 
 
+def space_of(family: str, **limits: object) -> Space:
+    named = {f"meta.{name}": limit for name, limit in limits.items()}
+    return SearchSpace.of([family], named, max_meta_steps=5)[family]
+
+
 def estimators(family: str) -> tuple[object, ...]:
-    gene = full_space(family)["meta.estimator"]
+    """Those that a campaign draws which names none."""
+    gene = space_of(family)["meta.estimator"]
     assert isinstance(gene, Choice)
     return gene.options
 
@@ -32,7 +40,16 @@ def test_the_genes_of_estimators_that_are_not_offered_are_not_drawn(family: str)
     """Or a new estimator would change what campaigns draw that can never use it."""
     own = {gene.name for name in estimators(family) for gene in ESTIMATORS[str(name)].space}
     others = {gene.name for _, estimator in ESTIMATORS for gene in estimator.space} - own
-    assert others.isdisjoint(full_space(family).names())
+    assert others.isdisjoint(space_of(family).names())
+
+
+def test_one_that_is_drawn_only_where_it_is_named_comes_with_its_genes() -> None:
+    assert "implicit" not in estimators("mlp")
+    named = space_of("mlp", estimator={"options": ["es", "implicit"]}, neumann_terms={"high": 20})
+    assert named["meta.estimator"].allowed == "one of 'es', 'implicit'"
+    drawn = [named.sample(numpy_generator(0, "draw", number)) for number in range(40)]
+    assert {own["meta.estimator"] for own in drawn if "meta.estimator" in own} == {"es", "implicit"}
+    assert all(("meta.neumann_terms" in own) == (own.get("meta.estimator") == "implicit") for own in drawn)
 
 
 @pytest.mark.parametrize("families", [["mlp"], ["discrete_controller", "mlp"]], ids=str)

@@ -15,6 +15,7 @@ from evometa.errors import ConfigError
 from evometa.execution import EvaluationUnit, Executor, TuningUnit, pick_device, pick_devices, pick_workers
 from evometa.execution.executor import dealt
 from evometa.execution.work import Workplaces
+from evometa.execution.workers import claim
 from evometa.inner.cohort import Candidate
 from evometa.inner.record import RunSummary
 from evometa.inner.task_set import request
@@ -107,27 +108,15 @@ def test_a_claim_is_held_until_its_process_ends(tmp_path: Path) -> None:
         f"print(claim({str(tmp_path)!r}, 2), claim({str(tmp_path)!r}, 2), flush=True)\n"
         "sys.stdin.read()\n"
     )
-
-    def started() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def claimed(process: subprocess.Popen[str]) -> int:
-        assert process.stdout is not None
-        first, again = process.stdout.readline().split()
-        assert first == again
-        return int(first)
-
-    both = [started(), started()]
-    numbers = [claimed(process) for process in both]
-    assert sorted(numbers) == [0, 1]
-    both[0].kill()
-    both[0].wait()
-    third = started()
-    assert claimed(third) == numbers[0]
-    for process in (both[1], third):
-        process.communicate("")
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline().split() == ["0", "0"]
+    assert [claim(str(tmp_path), 2), claim(str(tmp_path), 2)] == [1, 1]
+    other.kill()
+    other.communicate()
+    assert claim.__wrapped__(str(tmp_path), 2) == 0, "as a third process would have it"
 
 
 @pytest.mark.parametrize(("number", "device"), [(0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")])

@@ -120,15 +120,20 @@ def test_weights_at_their_start_change_nothing_and_later_what_the_genes_then_say
         name: 0.5 * torch.randn(value.shape, generator=drawn)
         for name, value in rule.init_weights(drawn).items()
     }
-    absorbed, left = FAMILY.absorbed(genes, moved)
+    absorbed, left = FAMILY.absorbed(genes, moved, FAMILY.space)
     assert absorbed != genes
     assert FAMILY.structure(absorbed) == FAMILY.structure(genes)
     assert all(not value.any() for value in left.values())
     by_weights, by_genes = trained("symbolic", genes, moved), trained("symbolic", absorbed)
     for one, other in zip(by_weights, by_genes, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
-    same, _ = FAMILY.absorbed(genes, rule.init_weights(drawn))
+    same, _ = FAMILY.absorbed(genes, rule.init_weights(drawn), FAMILY.space)
     assert same == genes
+    held = FAMILY.space.restricted({"lr": LR, GENE: genes[GENE]})
+    kept, left = FAMILY.absorbed(genes, moved, held)
+    assert held.complete(kept) == kept == {**absorbed, "lr": LR}
+    for one, other in zip(by_weights, trained("symbolic", kept, left), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
 def test_meta_gradients_are_those_of_finite_differences() -> None:
@@ -148,10 +153,11 @@ def test_what_weights_ask_for_stays_within_the_bounds_of_genes() -> None:
     genes = genes_of("mul(0.5, m(0.9))")
     for sign in (-1.0, 1.0):
         weights = {
-            "log_factors": sign * torch.full((2,), 80.0),
+            "log_rate": sign * torch.full((1,), 80.0),
+            "log_factors": sign * torch.full((1,), 80.0),
             "logit_shifts": sign * torch.full((1,), 80.0),
         }
-        absorbed, _ = FAMILY.absorbed(genes, weights)
+        absorbed, _ = FAMILY.absorbed(genes, weights, FAMILY.space)
         assert FAMILY.space.complete(absorbed) == absorbed
 
 
@@ -244,9 +250,9 @@ def test_words_and_formula() -> None:
     assert FAMILY.formula(genes_of(KNOWN["adam"])).splitlines() == [
         "m(β) ← β·m(β) + (1 − β)·g",
         "v(β) ← β·v(β) + (1 − β)·g²",
-        "m̂ = m/(1 − βᵏ)",
-        "v̂ = v/(1 − βᵏ)",
-        "k counts updates from 1",
+        "m̂ = m/(1 − βⁿ)",
+        "v̂ = v/(1 − βⁿ)",
+        "n = k + 1, the number of this update",
         "Δ = −0.01·m̂(0.9)/(√v̂(0.999) + 10⁻⁸)",
     ]
     assert FAMILY.describe(genes_of(KNOWN["adam"])) == (
@@ -255,5 +261,5 @@ def test_words_and_formula() -> None:
     )
     text = "mul(sub(div(p, mul(2.5e-6, count)), neg(square(sqrt(g)))), pow(abs(sum(0.95)), progress))"
     assert FAMILY.formula(genes_of(text)).splitlines()[-1] == (
-        "Δ = −0.01·((√g)² + θ/(2.5·10⁻⁶·k))·sign(|b(0.95)|)·||b(0.95)||^p"
+        "Δ = −0.01·((√g)² + θ/(2.5·10⁻⁶·n))·sign(|b(0.95)|)·||b(0.95)||^p"
     )

@@ -122,8 +122,10 @@ def test_a_campaign_may_hold_it_or_make_it_smaller() -> None:
     held = FAMILY.space.restricted({GENE: KNOWN["lion"]})
     assert GENE not in [gene.name for gene in held.movable]
     assert held.sample(np.random.default_rng(0))[GENE] == KNOWN["lion"]
-    with pytest.raises(GenomeError, match="allowed is 'sign"):
+    with pytest.raises(GenomeError, match=r"allowed is 'sign\(.*', with any numbers"):
         held[GENE].check("g")
+    trained = KNOWN["lion"].replace("0.99", "0.98")
+    assert held[GENE].check(trained) == trained
     assert held.continuous(held.complete({})).keys() == {"lr", *EXPRESSION.numbers(KNOWN["lion"])}
     small = FAMILY.space.restricted({GENE: {"size": 5, "averages": 0}})
     assert small.complete({})[GENE] == "g"

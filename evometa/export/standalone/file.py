@@ -168,8 +168,12 @@ def _readable(genome: Genome, learner: Learner, weights: Tree) -> tuple[Genome, 
     if plain == genes:
         return genome, learner, weights
     shorter = Learner.of(genome.family, plain)
-    kept = {name: value for name, value in left.items() if name.startswith("schedule.")}
     fresh = shorter.init_weights(torch.Generator())
+    kept = {
+        name: value
+        for name, value in left.items()
+        if not name.startswith("rule.") or (name in fresh and value.shape == fresh[name].shape)
+    }
     return replace(genome, genes=dict(shorter.genes)), shorter, {**fresh, **kept}
 
 
