@@ -139,7 +139,7 @@ def problem(folder: Path, text: str, overrides: Sequence[str] = (), name: str | 
         (
             DIGITS + "[genes]\nlr = { low = 1e-3, hig = 1 }",
             "study.toml: unknown key genes.lr.hig = 1; did you mean genes.lr.high?"
-            " (allowed in genes.lr: low, high, options)",
+            " (allowed in genes.lr: low, high, options, size, depth, averages)",
         ),
         (
             DIGITS + "options.dim = nan",
