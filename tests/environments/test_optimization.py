@@ -219,7 +219,7 @@ def test_stable_baselines3_trains_on_it_unmodified(algorithm: str) -> None:
     agent = getattr(sb3, algorithm)(
         "MlpPolicy", env, learning_rate=3e-3, seed=0, device="cpu", policy_kwargs={"net_arch": [8]}, **options
     )
-    agent.learn(480)
+    agent.learn(288)
     seen, _ = env.reset(seed=100)
     total, over = 0.0, False
     while not over:
