@@ -9,11 +9,13 @@ from typing import cast
 from evometa.errors import GenomeError, unknown
 from evometa.genome.genes import Choice, Value
 from evometa.genome.space import Genes, Space
-from evometa.meta import ESTIMATORS, meta_space
+from evometa.meta import ESTIMATORS, Estimator, meta_space
 from evometa.meta.genes import ABSENT_UNLESS_NAMED, HELD_UNLESS_NAMED
+from evometa.registry import Registry
 from evometa.rules.initialisation import INITIALISATION_SPACE
 from evometa.rules.learner import learner_space
 from evometa.rules.registry import RULES, SCHEDULES
+from evometa.rules.schedule_base import ScheduleFamily
 
 
 def full_space(family: str, *, initialisation: bool = False) -> Space:
@@ -62,7 +64,7 @@ class SearchSpace:
         absent = ABSENT_UNLESS_NAMED - limits.keys()
         spaces = {}
         for name, space in full.items():
-            limited = _restricted(name, space, {**_common_estimators(space), **bounded})
+            limited = _restricted(name, space, {**_common(space), **bounded})
             _check_estimators(limited)
             unused = absent | _genes_of_unnamed(limited)
             spaces[name] = Space(tuple(gene for gene in limited if gene.name not in unused))
@@ -92,25 +94,40 @@ def _restricted(family: str, space: Space, limits: Mapping[str, object]) -> Spac
         raise GenomeError(f"{error} (family {family!r})") from error
 
 
-def _common_estimators(space: Space) -> dict[str, object]:
-    """The limit that leaves the estimators that need not be named."""
-    options = cast(Choice, space["meta.estimator"]).options
-    return {"meta.estimator": {"options": [name for name in options if ESTIMATORS[str(name)].is_common]}}
+def _common(space: Space) -> dict[str, object]:
+    """The limits that leave what need not be named."""
+    return {
+        name: {"options": [option for option in _options(space, name) if named[str(option)].is_common]}
+        for name, named in _registries()
+    }
 
 
 def _genes_of_unnamed(space: Space) -> set[str]:
-    """The genes of those estimators that are drawn only where they are named, and are not named."""
-    options = cast(Choice, space["meta.estimator"]).options
-    drawn = {name: one.is_common or name in options for name, one in ESTIMATORS}
-    of_drawn = {gene.name for name, one in ESTIMATORS if drawn[name] for gene in one.space}
-    return {gene.name for name, one in ESTIMATORS if not drawn[name] for gene in one.space} - of_drawn
+    """The genes of what is drawn only where it is named, and is not named."""
+    unused = set()
+    for name, named in _registries():
+        options = _options(space, name)
+        drawn = {member: one.is_common or member in options for member, one in named}
+        of_drawn = {gene.name for member, one in named if drawn[member] for gene in one.space}
+        unused |= {gene.name for _, one in named for gene in one.space} - of_drawn
+    return unused
+
+
+def _registries() -> tuple[tuple[str, Registry[Estimator] | Registry[ScheduleFamily]], ...]:
+    """The genes that name a member of a registry whose members have genes of their own."""
+    return ("meta.estimator", ESTIMATORS), ("schedule", SCHEDULES)
+
+
+def _options(space: Space, name: str) -> tuple[Value, ...]:
+    return cast(Choice, space[name]).options
 
 
 def _check_estimators(space: Space) -> None:
     """Raise GenomeError where a genome could have an estimator that cannot train it."""
-    options = cast(Choice, space["meta.estimator"]).options
-    special = [name for name in options if ESTIMATORS[str(name)].needs_initialisation]
-    if special and ("init" not in space or "drawn" in cast(Choice, space["init"]).options):
+    special = [
+        name for name in _options(space, "meta.estimator") if ESTIMATORS[str(name)].needs_initialisation
+    ]
+    if special and ("init" not in space or "drawn" in _options(space, "init")):
         raise GenomeError(
             f'meta.estimator = "{special[0]}" trains learned initialisations: set init = "learned"'
         )

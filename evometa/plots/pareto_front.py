@@ -3,99 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from evometa.campaign.results import Front, read_baselines, read_front
 from evometa.evolution.front import non_dominated
-from evometa.objectives import Objective
 from evometa.plots.labels import label_points
+from evometa.plots.pareto_points import FloatArray, ParetoFrontData
 from evometa.plots.scales import in_words, is_ratio, scale_axis
 from evometa.plots.style import (
     GREY,
     HALO,
     INK,
-    PALE,
     STROKES,
     family_mark,
     house_style,
     legend_beside,
     new_figure,
 )
-from evometa.store import CampaignStore, GenerationRecord
 
-FloatArray = npt.NDArray[np.float64]
-
-#: Fronts of earlier generations that are drawn, from pale to dark.
-N_EARLIER = 4
 _FADE = ("#d3e3f0", "#b4cfe5", "#92b9d9", "#6fa2cc")
-
-
-@dataclass(frozen=True)
-class Landmark:
-    """A named rule that is no member of the front: its ``label``, its ``family``, its ``values`` ``(M,)``."""
-
-    label: str
-    family: str
-    values: FloatArray
-
-
-@dataclass(frozen=True)
-class ParetoFrontData:
-    """What the figure shows; M objectives.
-
-    Attributes:
-        objectives: the M objectives (with one only, the generation of birth is added as a second).
-        ids, families: of the front's members, best in the first objective first.
-        values: theirs, ``(n, M)``.
-        best, knee: indices of the member best in the first objective and of the knee.
-        final: whether ``values`` are from the final evaluation, else from the last generation's.
-        n_generations: generations so far.
-        earlier: generation → the values of its front ``(n, M)``, for a few earlier generations.
-        others: last known values of all other genomes ``(n, M)``.
-        landmarks: tuned hand-designed rules, before the campaign has finished its seed genomes.
-    """
-
-    objectives: list[Objective]
-    ids: list[str]
-    families: list[str]
-    values: FloatArray
-    best: int
-    knee: int
-    final: bool
-    n_generations: int
-    earlier: dict[int, FloatArray]
-    others: FloatArray
-    landmarks: list[Landmark]
-
-
-def pareto_front_data(store: CampaignStore) -> ParetoFrontData:
-    """The front of a campaign and what surrounds it. Raises StoreError before the first generation."""
-    front = read_front(store)
-    records = store.generations()
-    latest = {candidate.genome_id: candidate.values for record in records for candidate in record.candidates}
-    ids = [genome.id for genome in front.genomes]
-    others = np.array([values for genome_id, values in latest.items() if genome_id not in ids])
-    data = ParetoFrontData(
-        objectives=front.objectives,
-        ids=ids,
-        families=[genome.family for genome in front.genomes],
-        values=front.values,
-        best=front.best(front.objectives[0].name),
-        knee=front.knee,
-        final=front.final,
-        n_generations=len(records),
-        earlier={record.index: _front_values(record) for record in _a_few(records[:-1])},
-        others=others.reshape(-1, len(front.objectives)),
-        landmarks=_tuned_rules(store) if front.final else _seeds(store, latest),
-    )
-    return data if len(front.objectives) > 1 else _with_birth(data, front, store, list(latest))
 
 
 def staircase(values: FloatArray) -> FloatArray:
@@ -123,7 +53,8 @@ def shown_values(data: ParetoFrontData) -> FloatArray:
 def plot_pareto_front(data: ParetoFrontData) -> Figure:
     """One panel for each pair of objectives: the first of the pair upwards, the second to the right."""
     n = len(data.objectives) - 1
-    size = (7.6, 4.9) if n == 1 else (2.4 + 3.0 * n, 1.4 + 2.6 * n)
+    entries = list(_legend(data))
+    size = (7.6, max(4.9, 1.2 + 0.19 * len(entries))) if n == 1 else (2.4 + 3.0 * n, 1.4 + 2.6 * n)
     figure = new_figure(*size, *_titles(data))
     cells = figure.add_gridspec(n, n)
     panels = {(i, j): figure.add_subplot(cells[i, j - 1]) for i, j in combinations(range(n + 1), 2)}
@@ -132,11 +63,11 @@ def plot_pareto_front(data: ParetoFrontData) -> Figure:
         if j - 1 > i:  # the panels left of it and below it carry the labels
             axes.set(xlabel="", ylabel="")
     if n == 1:
-        legend_beside(panels[0, 1], list(_legend(data)))
+        legend_beside(panels[0, 1], entries)
     else:
         empty = figure.add_subplot(cells[n - 1, 0])
         empty.set_axis_off()
-        empty.legend(handles=list(_legend(data)), loc="lower left", ncols=2, fontsize=7.5)
+        empty.legend(handles=entries, loc="lower left", ncols=2, fontsize=7.5)
     for (i, j), axes in panels.items():
         _label_members(axes, data, j, i)
     if n == 1:  # in a grid the legend names the landmarks' shapes: there is no room for text
@@ -159,7 +90,7 @@ def _titles(data: ParetoFrontData) -> tuple[str, str]:
 def _draw_pair(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
     for which, k in (("x", x), ("y", y)):
         scale_axis(axes, which, data.objectives[k], shown_values(data)[:, k])  # type: ignore[arg-type]
-    axes.scatter(data.others[:, x], data.others[:, y], s=9, color=PALE, linewidths=0, zorder=1.5)
+    _draw_others(axes, data, x, y)
     for shade, values in zip(_FADE[-len(data.earlier) :], data.earlier.values(), strict=False):
         _draw_staircase(axes, values[:, [x, y]], shade, 1.3)
     _draw_staircase(axes, data.values[:, [x, y]], INK, 1.5)
@@ -180,6 +111,22 @@ def _draw_pair(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
     for index, role in _rings(data).items():
         axes.plot(
             *data.values[index, [x, y]], "o", ms=14, mfc="none", mec=STROKES[role].colour, mew=1.6, zorder=4
+        )
+
+
+def _draw_others(axes: Axes, data: ParetoFrontData, x: int, y: int) -> None:
+    """All genomes that are not on the front, pale, as their families are drawn."""
+    for family, places in data.places_of_others.items():
+        style, points = family_mark(family), data.others[places]
+        axes.scatter(
+            points[:, x],
+            points[:, y],
+            s=13,
+            marker=style.marker,
+            color=style.colour,
+            alpha=0.45,
+            linewidths=0,
+            zorder=1.5,
         )
 
 
@@ -242,56 +189,11 @@ def _legend(data: ParetoFrontData) -> Iterator[Line2D]:
         for landmark in data.landmarks:
             yield entry(f"{kind} {landmark.label}", marker=family_mark(landmark.family).marker, **hollow)
     if len(data.others):
-        yield entry("other genomes", marker="o", color=PALE, markersize=3.5)
+        yield entry("other genomes")
+    for family in data.places_of_others:
+        mark = family_mark(family)
+        yield entry(f"  {family}", marker=mark.marker, color=mark.colour, markersize=4, alpha=0.6)
     ratios = [objective for objective in data.objectives if is_ratio(objective)]
     if ratios:
         parity = ratios[0].unit.removeprefix("×").strip()
         yield entry(f"as good as {parity}", color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
-
-
-def _a_few(records: list[GenerationRecord]) -> list[GenerationRecord]:
-    """At most :data:`N_EARLIER` of ``records`` at even distances, the first and the last among them."""
-    if not records:
-        return []
-    places = np.linspace(0, len(records) - 1, N_EARLIER).round().astype(int)
-    return [records[place] for place in sorted(set(places.tolist()))]
-
-
-def _front_values(record: GenerationRecord) -> FloatArray:
-    return np.array([candidate.values for candidate in record.candidates if candidate.in_front])
-
-
-def _tuned_rules(store: CampaignStore) -> list[Landmark]:
-    return [Landmark(found.rule, found.rule, found.values) for found in read_baselines(store)]
-
-
-def _seeds(store: CampaignStore, latest: dict[str, tuple[float, ...]]) -> list[Landmark]:
-    """The named seed genomes of generation 0 with their last known values."""
-    seeds = [genome for genome in store.genomes(latest) if genome.lineage.operator == "seed" and genome.name]
-    return [Landmark(genome.name, genome.family, np.array(latest[genome.id])) for genome in seeds]
-
-
-def _with_birth(
-    data: ParetoFrontData, front: Front, store: CampaignStore, evaluated: list[str]
-) -> ParetoFrontData:
-    """The same with the generation of birth as a second column: a single objective has no pairs."""
-    born = {genome.id: float(genome.lineage.generation) for genome in store.genomes(evaluated)}
-
-    def widened(values: FloatArray, births: list[float]) -> FloatArray:
-        return np.column_stack([values, births])
-
-    ids = [genome.id for genome in front.genomes]
-    return replace(
-        data,
-        objectives=[
-            *data.objectives,
-            Objective("birth", "generation of birth", "generation", lambda _: 0.0, worst=0.0),
-        ],
-        values=widened(data.values, [born[identity] for identity in ids]),
-        earlier={
-            generation: widened(values, [float(generation)] * len(values))
-            for generation, values in data.earlier.items()
-        },
-        others=widened(data.others, [born[identity] for identity in evaluated if identity not in ids]),
-        landmarks=[replace(mark, values=np.append(mark.values, 0.0)) for mark in data.landmarks],
-    )

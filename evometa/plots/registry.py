@@ -13,7 +13,8 @@ from evometa.errors import EvometaError
 from evometa.plots.genealogy import genealogy_data, plot_genealogy
 from evometa.plots.hypervolume_history import hypervolume_history_data, plot_hypervolume_history
 from evometa.plots.lr_schedule import lr_schedule_data, plot_lr_schedule
-from evometa.plots.pareto_front import pareto_front_data, plot_pareto_front
+from evometa.plots.pareto_front import plot_pareto_front
+from evometa.plots.pareto_points import pareto_front_data
 from evometa.plots.style import DPI, house_style, set_note
 from evometa.plots.training_curves import plot_training_curves, training_curves_data
 from evometa.plots.update_response import plot_update_response, update_response_data

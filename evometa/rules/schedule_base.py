@@ -47,10 +47,14 @@ class Schedule(ABC):
 
 
 class ScheduleFamily(ABC):
-    """A registry row. Its genes are named ``schedule.…``, active when gene ``schedule`` has its name."""
+    """A registry row. Its genes are named ``schedule.…``, active when gene ``schedule`` has its name.
+
+    ``is_common`` says that campaigns draw it without naming it.
+    """
 
     name: str
     summary: str
+    is_common: ClassVar[bool] = True
     learned: ClassVar[bool] = False
 
     @property

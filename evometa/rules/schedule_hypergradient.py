@@ -62,6 +62,7 @@ class HypergradientFamily(ScheduleFamily):
 
     name = "hypergradient"
     summary = "descent on the factor itself, by the slope of the loss along the last step"
+    is_common = False  # it doubles the state of most rules, and no kernel serves it
 
     @property
     def space(self) -> Space:

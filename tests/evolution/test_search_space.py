@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from evometa.errors import GenomeError
@@ -41,6 +43,13 @@ def test_the_genes_of_estimators_that_are_not_offered_are_not_drawn(family: str)
     own = {gene.name for name in estimators(family) for gene in ESTIMATORS[str(name)].space}
     others = {gene.name for _, estimator in ESTIMATORS for gene in estimator.space} - own
     assert others.isdisjoint(space_of(family).names())
+
+
+def test_hypergradient_descent_is_drawn_where_it_is_named() -> None:
+    plain, named = space_of("sgd"), SearchSpace.of(["sgd"], {"schedule": "hypergradient"}, max_meta_steps=5)
+    assert "hypergradient" not in cast(Choice, plain["schedule"]).options
+    assert "schedule.hyper_lr" not in plain
+    assert named["sgd"].complete({})["schedule.hyper_lr"] == 0.02
 
 
 def test_one_that_is_drawn_only_where_it_is_named_comes_with_its_genes() -> None:

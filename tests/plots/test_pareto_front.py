@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,10 @@ from matplotlib.axes import Axes
 from evometa.campaign import read_baselines, read_front
 from evometa.config import CampaignConfig, ObjectivesConfig, TaskSource, config_to_json
 from evometa.genome.genome import Genome, Lineage
-from evometa.plots.pareto_front import (
-    ParetoFrontData,
-    pareto_front_data,
-    plot_pareto_front,
-    shown_values,
-    staircase,
-)
+from evometa.plots.pareto_front import plot_pareto_front, shown_values, staircase
+from evometa.plots.pareto_points import ParetoFrontData, pareto_front_data
+from evometa.plots.style import family_mark
+from evometa.rules.registry import RULES
 from evometa.store import CampaignStore, Candidate, GenerationRecord
 
 points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12).map(
@@ -67,6 +65,17 @@ def test_every_evaluated_genome_is_there_once(data: ParetoFrontData, small: Camp
     last = small.objective_values(2)
     some = next(values for identity, values in last.items() if identity not in data.ids)
     assert [some["meta_loss"], some["state_floats"]] in data.others.tolist()
+    families = {genome.id: genome.family for genome in small.genomes(evaluated - set(data.ids))}
+    assert sorted(data.other_families) == sorted(families.values())
+    found = {family: len(places) for family, places in data.places_of_others.items()}
+    assert found == Counter(families.values())
+
+
+def test_families_are_told_apart_among_all_genomes(data: ParetoFrontData) -> None:
+    legend = [text.get_text().strip() for text in plot_pareto_front(data).axes[0].get_legend().get_texts()]
+    assert set(data.families) | set(data.other_families) <= set(legend)
+    marks = [(mark.colour, mark.marker) for mark in map(family_mark, RULES.names())]
+    assert len(set(marks)) == len(marks)
 
 
 def test_earlier_fronts_are_those_of_their_generations(data: ParetoFrontData, small: CampaignStore) -> None:
