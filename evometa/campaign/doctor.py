@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from evometa.campaign.ingredients import Ingredients
 from evometa.campaign.persistence import is_known_baseline
 from evometa.campaign.results import campaign_config
-from evometa.campaign.starts import common_model, may_learn_start
+from evometa.campaign.starts import common_model
 from evometa.config import CampaignConfig
 from evometa.errors import ConfigError, EvometaError, UnknownNameError, quoted
 from evometa.genome.codec import weights_from_bytes
@@ -21,6 +20,7 @@ from evometa.rules.registry import RULES
 from evometa.store import CampaignStore
 from evometa.store.examination import Finding, examine
 from evometa.store.repair import Mended, repair
+from evometa.tasks import TASKS
 
 #: Names and shapes of weights.
 _Shapes = Mapping[str, torch.Size]
@@ -76,8 +76,6 @@ def _of_baselines(store: CampaignStore, config: CampaignConfig) -> Iterator[Find
 def _of_genomes(store: CampaignStore, config: CampaignConfig) -> Iterator[Finding]:
     expected: dict[Hashable, _Shapes] = {}
     start = None
-    if may_learn_start(Ingredients.of(config).space):
-        start = common_model(config.tasks).draw_params(torch_generator(0, "doctor"))
     for genome in store.genomes():
         if ":" in genome.family and genome.family not in config.evolution.families:
             generation = genome.lineage.generation
@@ -86,6 +84,10 @@ def _of_genomes(store: CampaignStore, config: CampaignConfig) -> Iterator[Findin
             continue
         if genome.lineage.operator == BASELINE or genome.family not in RULES:
             continue  # code that a database names is not imported to look at it
+        if genome.genes.get("init") == "learned" and start is None:
+            if any(source.use not in TASKS for source in config.tasks):
+                continue  # nor are tasks, whose model such weights have to fit
+            start = common_model(config.tasks).draw_params(torch_generator(0, "doctor"))
         try:
             problem = _problem(store, genome, expected, start)
         except UnknownNameError:  # a schedule that is not installed here
