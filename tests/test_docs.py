@@ -146,7 +146,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def test_every_block_says_what_it_is() -> None:
-    assert {block.kind for block in blocks()} == {"toml", "toml snippet", "python", "sh"}
+    assert {block.kind for block in blocks()} == {"toml", "toml snippet", "python", "sh", "text"}
 
 
 @pytest.mark.parametrize("block", CONFIGS, ids=str)

@@ -28,7 +28,7 @@ from evometa.inner.task_set import PreparedTasks, prepare, request
 from evometa.meta import ESTIMATORS, meta_genes
 from evometa.meta.genes import whole
 from evometa.rng import derive_seed
-from evometa.rules.learner import has_weights
+from evometa.rules.learner_structure import has_weights
 from evometa.store import CampaignStore, JournalEntry
 from evometa.tasks.base import Split
 from evometa.tasks.options import described

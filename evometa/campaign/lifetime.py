@@ -27,7 +27,8 @@ from evometa.meta.genes import whole
 from evometa.meta.replay import PLAIN, RECORDED
 from evometa.rng import torch_generator
 from evometa.rules.cost import note_sizes
-from evometa.rules.learner import Learner, has_weights
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import has_weights
 from evometa.store import JournalEntry
 from evometa.tasks.base import Init
 from evometa.tasks.options import described

@@ -108,7 +108,7 @@ def parse_rival(text: str) -> Rival:
     """``rule`` or ``rule:gene=value:…``. Raises GenomeError or UnknownNameError for what does not exist."""
     from evometa.bench import Rival
     from evometa.errors import GenomeError
-    from evometa.rules.learner import learner_space
+    from evometa.rules.learner_structure import learner_space
     from evometa.rules.registry import RULES
 
     name, *settings = text.split(":")

@@ -22,7 +22,8 @@ from evometa.genome.variation import crossover, mutate
 from evometa.inner.cohort import Candidate
 from evometa.inner.fingerprint import is_probed, updates_hashes
 from evometa.rng import numpy_generator, torch_generator
-from evometa.rules.learner import Learner, has_weights
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import has_weights
 from evometa.rules.registry import RULES
 
 #: Length of a training for which two formulas are compared.

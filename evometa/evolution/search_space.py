@@ -13,7 +13,7 @@ from evometa.meta import ESTIMATORS, Estimator, meta_space
 from evometa.meta.genes import ABSENT_UNLESS_NAMED, HELD_UNLESS_NAMED
 from evometa.registry import Registry
 from evometa.rules.initialisation import INITIALISATION_SPACE
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.rules.schedule_base import ScheduleFamily
 

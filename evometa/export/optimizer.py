@@ -186,7 +186,7 @@ class EvolvedOptimizer(Optimizer):
         if not moving:
             return
         # A process may hold an empty part of a tensor, and counts the step all the same.
-        with_them = moving if self._learner.rule.tensorwise else self._real_parameters()
+        with_them = moving if self._learner.rule.tensorwise else self._trained_parameters()
         here = [(g, p) for g, p in with_them if local(p).numel()]
         buckets = self._buckets.of(here, cast(States, self.state))
         climbs = loss is not None and all(groups[g]["maximize"] for g, _ in moving)
@@ -265,9 +265,10 @@ class EvolvedOptimizer(Optimizer):
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
 
-    def _real_parameters(self) -> list[Numbered]:
-        groups = self.param_groups
-        return [(g, p) for g, group in enumerate(groups) for p in group["params"] if p.is_floating_point()]
+    def _trained_parameters(self) -> list[Numbered]:
+        """What a rule takes for the model: not what is frozen."""
+        numbered = ((g, p) for g, group in enumerate(self.param_groups) for p in group["params"])
+        return [(g, p) for g, p in numbered if p.requires_grad]
 
     def _home(self) -> tuple[torch.device, torch.dtype]:
         """Where the schedule computes: as the first parameter does."""

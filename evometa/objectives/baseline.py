@@ -19,7 +19,7 @@ from evometa.inner.cohort import Candidate
 from evometa.inner.evaluate import chunks, evaluate
 from evometa.inner.record import Status, UnrollRecord
 from evometa.inner.task_set import TaskRequest
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 
 #: Ratio of neighbouring learning rates on the grid.

@@ -36,7 +36,8 @@ from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules.base import LastStep, StepContext, UpdateRule
 from evometa.rules.initialisation import Initialisation
-from evometa.rules.learner import Learner, Structural
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import Structural
 from evometa.rules.registry import SCHEDULES
 from evometa.rules.schedule_base import Schedule
 from evometa.rules.schedule_space import schedule_space

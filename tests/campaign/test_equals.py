@@ -15,7 +15,7 @@ from evometa.config import CampaignConfig, ExecutionConfig
 from evometa.evolution.reproduction import Child, next_generation
 from evometa.genome.genome import Genome
 from evometa.rules import RULES
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.store import CampaignStore, content_digest
 from evometa.store.examination import examine
 

@@ -14,7 +14,7 @@ from evometa.genome.genes import Value
 from evometa.genome.genome import Genome
 from evometa.rng import torch_generator
 from evometa.rules import RULES, Learner
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.trees import Tree
 
 

@@ -14,7 +14,7 @@ from evometa.genome.genome import Genome
 from evometa.layout import Layout
 from evometa.rules import Learner
 from evometa.rules.initialisation import by_tensor
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 
 OPTIONS = {"shots": 3, "width": 4, "depth": 1}

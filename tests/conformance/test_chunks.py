@@ -24,7 +24,7 @@ from evometa.inner.task_set import TaskRequest, request
 from evometa.meta import ESTIMATORS, Refinement, TaskStream, meta_genes, refine
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import RULES, Learner
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 
 N_CANDIDATES = 3
 #: Two architectures, small ones: what is compared does not depend on how large they are.

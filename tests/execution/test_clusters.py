@@ -23,7 +23,8 @@ from evometa.inner.record import RunSummary, Status
 from evometa.inner.task_set import request
 from evometa.meta import Refinement, TaskStream, meta_space
 from evometa.rng import torch_generator
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 
 WANTED = request("quadratic", {"dim": 3}, "meta_valid", 2, 6, seed=1)

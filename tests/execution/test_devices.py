@@ -19,7 +19,7 @@ from evometa.execution.workers import claim
 from evometa.inner.cohort import Candidate
 from evometa.inner.record import RunSummary
 from evometa.inner.task_set import request
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from evometa.inner.task_set import request
 from evometa.meta import Refinement
 from evometa.rng import torch_generator
 from evometa.rules.cost import count_rule
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 
 CPU = torch.device("cpu")

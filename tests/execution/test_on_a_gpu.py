@@ -12,7 +12,8 @@ from evometa.inner.cohort import Candidate
 from evometa.inner.record import RunSummary
 from evometa.inner.task_set import request
 from evometa.rng import torch_generator
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES, SCHEDULES
 
 pytestmark = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs --device cuda")

@@ -21,7 +21,7 @@ from evometa.export.file import attach_card, read_export
 from evometa.genome.codec import FORMAT, METADATA_KEY, load_genome, save_genome
 from evometa.genome.genome import Genome
 from evometa.rules import RULES, Learner
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.trees import Tree
 
 Exported = Callable[..., tuple[Path, Genome, Tree]]

@@ -23,7 +23,7 @@ from evometa.layout import Layout
 from evometa.rng import torch_generator
 from evometa.rules import RULES, Learner
 from evometa.rules.initialisation import INITIALISATION_SPACE, by_tensor, joined
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.trees import Tree
 
 LAYOUT = Layout.of({"0.weight": (3, 2), "0.bias": (3,), "1.weight": (1, 3), "1.bias": (1,)})

@@ -26,7 +26,7 @@ from evometa.inner import graphs
 from evometa.layout import Layout
 from evometa.rules import RULES, Learner
 from evometa.rules.base import StepContext
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 
 SHAPES = [(3, 4), (3,), (), (2, 3)]
 LR = 0.25
@@ -140,6 +140,21 @@ def test_without_a_gradient_a_parameter_stays_and_counts_with_zero() -> None:
     assert_close(params, plain.params, 1e-12)
     assert (frozen.tolist(), whole.tolist()) == ([1.0] * 3, [1, 2])
     assert [int(optimizer.state[parameter]["step"]) for parameter in params] == [5] * 4
+
+
+def test_what_is_frozen_is_no_part_of_the_model() -> None:
+    params, alone = parameters(SHAPES), parameters(SHAPES)
+    before = params[1].detach().clone()
+    params[1].requires_grad_(False)
+    optimizer, other = joint(params), joint([alone[0], *alone[2:]])
+    for k in range(3):
+        give_gradients(params, k)
+        give_gradients(alone, k)
+        params[1].grad = None
+        optimizer.step()
+        other.step()
+    assert torch.equal(params[1], before)
+    assert_equal([params[0], *params[2:]], [alone[0], *alone[2:]])
 
 
 def test_where_nothing_has_a_gradient_nothing_happens() -> None:

@@ -25,7 +25,8 @@ from evometa.inner.unroll import unroll
 from evometa.meta import ESTIMATORS, MetaProblem, TaskStream, meta_genes
 from evometa.meta.episodes import draw_episode
 from evometa.rng import numpy_generator, torch_generator
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 from evometa.tasks import build_family
 from evometa.tasks.base import TaskFamily

@@ -24,7 +24,7 @@ from evometa.inner.unroll import advance, begin, loss_and_grad, unroll
 from evometa.meta import TaskStream
 from evometa.rng import numpy_generator
 from evometa.rules.feature_table import METZ, RECURRENT_FEATURES, SHARED_FEATURES, VARYING_FEATURES
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 from evometa.tasks import build_family
 

@@ -24,7 +24,7 @@ from evometa.meta.augmentation import augment
 from evometa.meta.replay import Objective, Way, backpropagate
 from evometa.meta.training import observed, start, train_losses, train_part
 from evometa.rules import RULES
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 
 CPU = torch.device("cpu")
 N_STEPS, DELAY = 8, 3

@@ -23,7 +23,8 @@ from evometa.inner.graphs import StaticLoop
 from evometa.inner.task_set import prepare, request
 from evometa.inner.unroll import UnrollState, advance, begin, loss_and_grad
 from evometa.rng import torch_generator
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES, SCHEDULES
 from evometa.tasks.base import TaskBatch, send
 from evometa.tasks.registry import TASKS

@@ -14,7 +14,7 @@ from evometa.inner.cohort import Candidate
 from evometa.inner.fingerprint import ingredients_hash, is_probed, updates_hashes
 from evometa.rng import numpy_generator
 from evometa.rules import RULES, SCHEDULES, Learner
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 
 HORIZONS = (20, 100)
 PLAIN = [name for name, family in RULES if not family.learned]

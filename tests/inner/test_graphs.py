@@ -24,7 +24,8 @@ from evometa.inner.record import UnrollRecord
 from evometa.inner.task_set import TaskRequest, prepare, request
 from evometa.inner.unroll import unroll
 from evometa.rng import numpy_generator, torch_generator
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 from evometa.trees import Tree
 

@@ -18,7 +18,8 @@ from evometa.inner.plan import candidates_per_chunk, cut, gradient_floats
 from evometa.inner.task_set import TaskRequest, prepare, request
 from evometa.rng import torch_generator
 from evometa.rules.base import UpdateRule
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 from evometa.tasks.base import TaskBatch
 

@@ -17,7 +17,8 @@ from evometa.inner.precision import check_precision, precision_of
 from evometa.inner.task_set import prepare, request
 from evometa.inner.unroll import loss_and_grad
 from evometa.rng import torch_generator
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 from evometa.tasks.base import Batch
 

@@ -16,7 +16,8 @@ from evometa.inner.record import Status
 from evometa.inner.task_set import prepare, request
 from evometa.inner.unroll import unroll
 from evometa.rng import numpy_generator, torch_generator
-from evometa.rules.learner import Learner, learner_space
+from evometa.rules.learner import Learner
+from evometa.rules.learner_structure import learner_space
 from evometa.rules.registry import RULES
 
 DIGITS = {"widths": [6], "depths": [1], "tasks_per_architecture": 2}

@@ -23,7 +23,7 @@ from evometa.rules.cost import (
     size_cost,
     state_floats_per_param,
 )
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.trees import count
 
 A = torch.ones(4, 5)

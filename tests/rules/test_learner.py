@@ -14,7 +14,7 @@ from evometa.layout import Layout
 from evometa.rng import numpy_generator, torch_generator
 from evometa.rules import RULES, SCHEDULES, Learner
 from evometa.rules.base import StepContext
-from evometa.rules.learner import has_weights, learner_space
+from evometa.rules.learner_structure import has_weights, learner_space
 from evometa.rules.schedule_space import schedule_space
 
 LAYOUT = Layout.of({"w": (4,), "b": (2,)})

@@ -19,7 +19,7 @@ from evometa.inner.task_set import PreparedTasks, prepare, request
 from evometa.inner.unroll import unroll
 from evometa.rng import torch_generator
 from evometa.rules import RULES
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.tasks import TaskBatch, build_family
 
 CPU = torch.device("cpu")

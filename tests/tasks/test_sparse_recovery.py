@@ -13,7 +13,7 @@ from evometa.inner.evaluate import evaluate
 from evometa.inner.task_set import request
 from evometa.rng import torch_generator
 from evometa.rules import RULES
-from evometa.rules.learner import learner_space
+from evometa.rules.learner_structure import learner_space
 from evometa.tasks.sparse_recovery import NOISE_FLOOR, SparseRecovery, lasso_minimum
 
 CPU = torch.device("cpu")
