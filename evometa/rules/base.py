@@ -122,6 +122,7 @@ class UpdateRule(ABC):
     def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
         """State before the first step for params ``(T, N)``, in their dtype and device.
 
+        It goes by their shape alone: an exported optimizer makes it before it has looked at their values.
         Every tensor has the task axis T in front of its last axis or, for per-tensor statistics, as its
         first; {} where a rule keeps nothing. What belongs to each tensor of the model stands side by side on
         the last axis, in their order; what all tensors share has a last axis that does not grow with them.

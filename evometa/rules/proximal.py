@@ -37,7 +37,8 @@ class ProximalRule(UpdateRule):
     def init_state(self, weights: Tree, params: Tensor, layout: Layout) -> Tree:
         if not self.accelerated:
             return {}
-        return {"point": params.clone(), "momentum": params.new_ones((params.shape[0], 1))}
+        # Of the first step, momentum leaves nothing: no matter where the point was.
+        return {"point": torch.zeros_like(params), "momentum": params.new_ones((params.shape[0], 1))}
 
     def update(
         self, weights: Tree, hyper: Hyper, state: Tree, grads: Tensor, params: Tensor, context: StepContext

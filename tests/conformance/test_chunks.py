@@ -132,7 +132,7 @@ def test_a_candidate_that_diverges_is_recorded_alike_with_and_without_others() -
         (name, rule)
         for name, estimator in ESTIMATORS
         for rule in ("mlp", "recurrent")
-        if estimator.serves(RULES[rule])
+        if estimator.serves(RULES[rule]) and not estimator.needs_initialisation
     ],
 )
 def test_meta_training_is_the_same_in_every_chunk(estimator: str, rule: str, stream: str) -> None:
@@ -145,6 +145,8 @@ def test_meta_training_is_the_same_in_every_chunk(estimator: str, rule: str, str
     meta = meta_genes(
         {"meta.estimator": estimator, "meta.steps": 3, "meta.unroll_length": 10, "meta.truncation": 5, **own}
     )
+    if ESTIMATORS[estimator].footprint(meta).second_order:
+        pytest.skip("there is no way without a second order")
     members = candidates(rule, "default", hidden=4, layers=1, **meta)
     probe = torch.zeros((1, 1, 1), device=DEVICE)
     if not members[0].learner.rule.has_kernel(probe, probe):

@@ -183,6 +183,15 @@ def test_a_copied_state_continues_the_run(name: str, draw: str | int) -> None:
 
 
 @every_case
+def test_fresh_state_goes_by_the_shape_of_params_alone(name: str, draw: str | int) -> None:
+    """An exported optimizer makes it before it has looked at any."""
+    case, stream = Case.of(name, draw), Stream.drawn()
+    unset = torch.full_like(stream.params, torch.nan)
+    fresh, other = (case.rule.init_state(case.weights, params, LAYOUT) for params in (stream.params, unset))
+    assert all(torch.equal(fresh[key], other[key]) for key in fresh)
+
+
+@every_case
 def test_inputs_are_not_edited(name: str, draw: str | int) -> None:
     case, stream = Case.of(name, draw), Stream.drawn()
     _, state = case.run(stream, steps=range(1))

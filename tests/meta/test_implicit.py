@@ -53,8 +53,8 @@ def estimates(n: int, members: list[Candidate], horizon: int = HORIZON, **given:
 
 
 def of_decay(grads: Tree) -> Tensor:
-    """By the logarithm of the decay constant, (P,); the entry before it is of the learning rate."""
-    return grads["rule.log_factors"][:, 1].cpu()
+    """By the logarithm of the decay constant, (P,)."""
+    return grads["rule.log_factors"][:, 0].cpu()
 
 
 class Ridge:
@@ -125,7 +125,7 @@ def test_it_nears_backpropagation_through_all_of_training_without_its_memory() -
 
 def test_a_learning_rate_has_no_gradient_at_rest() -> None:
     (found,) = estimates(1, [candidate()], truncation=100, unroll_length=100, neumann_terms=100)
-    assert abs(float(found["rule.log_factors"][0, 0])) < 1e-9 * abs(float(of_decay(found)[0]))
+    assert abs(float(found["rule.log_rate"][0, 0])) < 1e-9 * abs(float(of_decay(found)[0]))
 
 
 @pytest.mark.parametrize("n_terms", [1, 5])
@@ -148,6 +148,6 @@ def test_meta_training_moves_the_decay_to_where_held_out_rows_ask_for_it() -> No
     start = candidate()
     own = {**start.genes, **genes(steps=40, lr=0.03, lr_decay="none", truncation=10, neumann_terms=5)}
     refined = refine([Candidate("x", "symbolic", own, start.weights)], [stream()], DEVICE, torch.float64)
-    learned = DECAY * float(refined.weights[0]["rule.log_factors"][1].exp())
+    learned = DECAY * float(refined.weights[0]["rule.log_factors"][0].exp())
     best = min(valid_loss(10 ** (k / 50)) for k in range(-150, 100))
     assert valid_loss(learned) - best < 0.4 * (valid_loss(DECAY) - best)
