@@ -266,9 +266,9 @@ class EvolvedOptimizer(Optimizer):
         return chain.from_iterable(group["params"] for group in self.param_groups)
 
     def _trained_parameters(self) -> list[Numbered]:
-        """What a rule takes for the model: not what is frozen."""
+        """What a rule takes for the model: not what was frozen from the start."""
         numbered = ((g, p) for g, group in enumerate(self.param_groups) for p in group["params"])
-        return [(g, p) for g, p in numbered if p.requires_grad]
+        return [(g, p) for g, p in numbered if p.requires_grad or p in self.state]
 
     def _home(self) -> tuple[torch.device, torch.dtype]:
         """Where the schedule computes: as the first parameter does."""

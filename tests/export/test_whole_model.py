@@ -142,7 +142,7 @@ def test_without_a_gradient_a_parameter_stays_and_counts_with_zero() -> None:
     assert [int(optimizer.state[parameter]["step"]) for parameter in params] == [5] * 4
 
 
-def test_what_is_frozen_is_no_part_of_the_model() -> None:
+def test_what_is_frozen_from_the_start_is_no_part_of_the_model() -> None:
     params, alone = parameters(SHAPES), parameters(SHAPES)
     before = params[1].detach().clone()
     params[1].requires_grad_(False)
