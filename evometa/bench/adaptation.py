@@ -148,7 +148,7 @@ def _part(
     plain = replace(tasks, valid_loss=None)
     losses: dict[int, FloatArray] = {}
     measures: dict[int, FloatArray] = {}
-    carry = begin(cohort, tasks.layout, part.params)
+    carry = begin(cohort, tasks.layout, part.params, tasks.gradient_delay)
     for k in range(max(steps) + 1):
         if k in steps:
             losses[k] = _numbers(valid_losses(plain, carry.params))

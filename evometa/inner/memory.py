@@ -142,7 +142,7 @@ def _rule_floats(
     candidate = Candidate("", family, dict(structural), weights)
     cohort = Cohort.of([candidate], torch.device("cpu"))
     with nullcontext() if by_kernel else native.disabled(), MemoryMeter() as meter:
-        carry = begin(cohort, _LAYOUT, params)
+        carry = begin(cohort, _LAYOUT, params, delay=0)
         losses, grads = _quadratic(carry.params, scale)
         carried = meter.live
 

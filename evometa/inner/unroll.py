@@ -54,7 +54,7 @@ class UnrollState:
         )
 
 
-def begin(cohort: Cohort, layout: Layout, params: Tensor, delay: int = 0) -> UnrollState:
+def begin(cohort: Cohort, layout: Layout, params: Tensor, delay: int) -> UnrollState:
     """The state before the first step.
 
     Every candidate starts from the same ``params`` ``(T, N)``, unless its initialisation is learned: then all
@@ -160,7 +160,7 @@ def _train_by_kernel(
     for first in range(0, tasks.n_tasks, at_once):
         those = slice(first, first + at_once)
         some, own, rows = tasks.of(those), history[:, :, those], indices[those]
-        carry = begin(cohort, some.layout, params[those])
+        carry = begin(cohort, some.layout, params[those], some.gradient_delay)
         for start in range(0, horizon, _MANY_STEPS):
             check_time()
             steps = slice(start, min(start + _MANY_STEPS, horizon))

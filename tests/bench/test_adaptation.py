@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,15 @@ def test_losses_are_those_of_the_engine() -> None:
         assert row.loss.low < row.loss.value < row.loss.high
         assert row.measure is row.difference is None
     assert [row.steps for row in rows] == [0, 1, 3]
+
+
+def test_gradients_that_come_late_come_late_here_too() -> None:
+    """The first step is made with none, and the second with the first's."""
+    late = replace(SINUSOIDS, options={**SINUSOIDS.options, "augment": {"gradient_delay": 1}})
+    rows = adapt([entrant()], late, [0, 1, 2], split="meta_test", n_tasks=6, seed=3, device=CPU)
+    (usual,) = adapt([entrant()], SINUSOIDS, [1], split="meta_test", n_tasks=6, seed=3, device=CPU)
+    assert rows[0].loss == rows[1].loss
+    assert rows[2].loss.value == pytest.approx(usual.loss.value, rel=1e-6)
 
 
 def test_learned_rates_are_held_back_beyond_the_steps_they_were_made_for() -> None:

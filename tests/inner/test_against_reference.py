@@ -273,7 +273,7 @@ def test_params_and_state_are_those_of_the_plain_loop(
     cohort = Cohort.of(candidates, DEVICE, torch.float64)
     part = prepared_of(_family("digits"), 2, N_STEPS + 1, torch.float64)[0]
     sent = on_device(part)
-    carry = begin(cohort, sent.tasks.layout, sent.params)
+    carry = begin(cohort, sent.tasks.layout, sent.params, delay=0)
     for k in range(N_STEPS):
         losses, grads = loss_and_grad(sent.tasks, carry.params, sent.tasks.batch(sent.indices[:, k]))
         carry = advance(cohort, sent.tasks.layout, carry, losses, grads, N_STEPS)

@@ -162,7 +162,7 @@ def replayed_step(members: Cohort, tasks: TaskBatch, params: Tensor, indices: Te
         }
         return losses, after.params, after.state
 
-    carry = begin(members, tasks.layout, params)
+    carry = begin(members, tasks.layout, params, tasks.gradient_delay)
     history = torch.empty((4, members.n_candidates, tasks.n_tasks), device=META)
     loop = StaticLoop(step, carry.params, carry.state, indices, history)
     found: list[str] = []

@@ -181,7 +181,7 @@ def test_anil_steps_the_last_layer_alone() -> None:
     anil, part = candidate(init_adapts="last_layer"), first_part()
     single = replace(part, tasks=part.tasks.to(DEVICE))
     cohort = Cohort.of([anil], DEVICE)
-    carry = begin(cohort, part.tasks.layout, torch.zeros((3, 22), device=DEVICE))
+    carry = begin(cohort, part.tasks.layout, torch.zeros((3, 22), device=DEVICE), delay=0)
     assert single.indices is not None
     losses, grads = loss_and_grad(
         single.tasks, carry.params, single.tasks.batch(single.indices[:, 0].to(DEVICE))

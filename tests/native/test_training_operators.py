@@ -16,7 +16,6 @@ from evometa.inner.unroll import begin
 from evometa.native.tasks import PerceptronTasks
 from evometa.rng import torch_generator
 from evometa.rules.learner import Learner
-from evometa.tasks.base import TaskBatch
 from evometa.tasks.mlp_model import MLP
 
 P, T, K, B, N_ROWS = 2, 3, 5, 4, 30
@@ -80,8 +79,7 @@ def _train(family: str) -> None:
     y = torch.randint(3, (N_ROWS,), generator=drawn)
     batches = torch.randint(N_ROWS, (T, K, B), generator=drawn)
     tasks = PerceptronTasks(x, y, batches, MODEL.sizes, MODEL.activation, MODEL.target)
-    batch = TaskBatch("", "", T, MODEL.layout, MODEL.loss, lambda generator: MODEL.init_params(T, generator))
-    carry = begin(cohort, batch, MODEL.init_params(T, drawn).double())
+    carry = begin(cohort, MODEL.layout, MODEL.init_params(T, drawn).double(), delay=0)
     learner.train(
         cohort.weights, cohort.hyper, carry.state, carry.params, MODEL.layout, tasks, first=0, horizon=K
     )

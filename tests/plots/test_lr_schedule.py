@@ -50,7 +50,7 @@ def test_a_learned_schedule_is_replayed_as_it_acted_in_training(wanted: TaskRequ
     candidate = Candidate("x", "sgd", genes, weights)
     cohort = Cohort.of([candidate], torch.device("cpu"))
     (part,) = prepare(wanted, torch.device("cpu"))
-    carry = begin(cohort, part.tasks.layout, part.params)
+    carry = begin(cohort, part.tasks.layout, part.params, delay=0)
     expected = []
     with torch.no_grad():
         for k in range(HORIZON):
