@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evometa.export.file import export_genome
-from evometa.export.optimizer import EvolvedOptimizer, load_optimizer
+from evometa.export.loading import load_optimizer
+from evometa.export.optimizer import EvolvedOptimizer
 
 __all__ = ["EvolvedOptimizer", "export_genome", "load_optimizer"]

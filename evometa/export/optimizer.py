@@ -12,7 +12,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -31,7 +30,7 @@ from evometa.export.checks import (
     check_state,
     has_gradient,
 )
-from evometa.export.file import check_rates, check_weights, learner_of, planned_horizon, read_export
+from evometa.export.file import check_weights, learner_of
 from evometa.export.placed import compute_dtype, layout_of, number
 from evometa.export.shards import local
 from evometa.export.whole_model import Numbered
@@ -47,37 +46,6 @@ SCHEDULE_KEY = "schedule"
 
 #: How many factors of a schedule are computed at once.
 _AHEAD = 64
-
-
-def load_optimizer(
-    path: str | Path,
-    params: ParamsT,
-    lr: float | Tensor = 1.0,
-    *,
-    weight_decay: float = 0.0,
-    horizon: int | None = None,
-    maximize: bool = False,
-) -> EvolvedOptimizer:
-    """The optimizer in an exported file, ready to train ``params``.
-
-    Args:
-        path: a file written by :func:`~evometa.export.file.export_genome`.
-        params: parameters, named parameters or parameter groups, as for any ``torch.optim`` optimizer.
-        lr: factor on the rule's own step; 1.0 trains as evolved.
-        weight_decay: decoupled, as in AdamW: ``p -= lr·weight_decay·p`` beside the rule's step.
-        horizon: number of steps you plan to make, which schedules run over; None takes the number the
-            genome was evolved for.
-        maximize: climb instead of descending, see :class:`EvolvedOptimizer`.
-
-    Raises GenomeError for a missing, damaged, foreign or newer file, ValueError for a wrong option, for a
-    model that a learned initialisation is not for, and for a horizon beyond that of learned rates.
-    """
-    found = read_export(Path(path))
-    steps = planned_horizon(path, horizon, found.horizon)
-    check_rates(path, horizon, found)
-    return EvolvedOptimizer(
-        params, found.genome, found.weights, lr, weight_decay=weight_decay, horizon=steps, maximize=maximize
-    )
 
 
 class EvolvedOptimizer(Optimizer):
