@@ -15,15 +15,14 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from evometa.genome.genes import Choice, Integer, Subset
+from evometa.genome.genes import Choice, Integer
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.cells import uniform
-from evometa.rules.feature_table import SHARED_FEATURES
 from evometa.rules.features import FeatureSet
 from evometa.rules.tensor_controls import TensorControls, control_genes
-from evometa.rules.tensor_features import DEFAULT_TENSOR_FEATURES, TENSOR_FEATURES, TensorFeatures
+from evometa.rules.tensor_features import TENSOR_GENES, TensorFeatures
 from evometa.trees import Tree, under_prefix, with_prefix
 
 #: added to variances that tokens are normalised by
@@ -157,8 +156,7 @@ class AttentionFamily(RuleFamily):
                 Choice("heads", (2, 1, 4), note="heads of their attention"),
                 Choice("width", (8, 16, 32), note="numbers in a token"),
                 Integer("length", 2, 16, 8, log=True, note="steps in the history"),
-                Subset("tensor_features", TENSOR_FEATURES, DEFAULT_TENSOR_FEATURES, note="of each tensor"),
-                Subset("shared_features", SHARED_FEATURES, ("progress",), 0, note="inputs all tensors share"),
+                *TENSOR_GENES,
                 *control_genes(),
             )
         )

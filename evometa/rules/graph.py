@@ -24,16 +24,15 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from evometa.genome.genes import Choice, Integer, Subset
+from evometa.genome.genes import Choice, Integer
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.cells import CELLS
-from evometa.rules.feature_table import SHARED_FEATURES
 from evometa.rules.features import FeatureSet
 from evometa.rules.tensor_cell import TensorCell
 from evometa.rules.tensor_controls import TensorControls, control_genes
-from evometa.rules.tensor_features import DEFAULT_TENSOR_FEATURES, TENSOR_FEATURES, TensorFeatures
+from evometa.rules.tensor_features import TENSOR_GENES, TensorFeatures
 from evometa.trees import Tree, under_prefix, with_prefix
 
 RELATIONS = ("before", "behind", "layer")
@@ -144,8 +143,7 @@ class GraphFamily(RuleFamily):
                 Choice("cell", tuple(CELLS), "gru", note="kind of recurrent cell of each tensor"),
                 Integer("hidden", 4, 32, 12, log=True, note="its units"),
                 Integer("rounds", 1, 3, 2, note="rounds of messages at every step"),
-                Subset("tensor_features", TENSOR_FEATURES, DEFAULT_TENSOR_FEATURES, note="of each tensor"),
-                Subset("shared_features", SHARED_FEATURES, ("progress",), 0, note="inputs all tensors share"),
+                *TENSOR_GENES,
                 *control_genes(),
             )
         )

@@ -20,12 +20,12 @@ from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
 from evometa.rules.cells import CELLS, uniform
-from evometa.rules.feature_table import SHARED_FEATURES, VARYING_FEATURES
+from evometa.rules.feature_table import VARYING_FEATURES
 from evometa.rules.features import FeatureSet
 from evometa.rules.mlp import MLPNetwork
 from evometa.rules.output import Output, bounded_exp, output_genes
 from evometa.rules.tensor_cell import TensorCell
-from evometa.rules.tensor_features import DEFAULT_TENSOR_FEATURES, TENSOR_FEATURES, TensorFeatures
+from evometa.rules.tensor_features import TENSOR_GENES, TensorFeatures
 from evometa.trees import Tree, under_prefix, with_prefix
 
 #: inputs of each coordinate by default
@@ -134,8 +134,7 @@ class HierarchicalFamily(RuleFamily):
                 Integer("layers", 1, 2, 1, note="hidden layers of each parameter's MLP"),
                 Integer("hidden", 4, 32, 6, log=True, note="units of each layer"),
                 Subset("features", VARYING_FEATURES, FEATURES, note="inputs of each coordinate"),
-                Subset("tensor_features", TENSOR_FEATURES, DEFAULT_TENSOR_FEATURES, note="of each tensor"),
-                Subset("shared_features", SHARED_FEATURES, ("progress",), 0, note="inputs all tensors share"),
+                *TENSOR_GENES,
                 LogReal("control", 1e-2, 1.0, 0.1, note="scale of each tensor's log step size"),
                 *output_genes(output="direct", lr=0.1, nominal="adam", combine="scale"),
             )

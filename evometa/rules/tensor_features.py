@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from evometa.errors import GenomeError, unknown
+from evometa.genome.genes import Subset
 from evometa.genome.space import Genes
-from evometa.rules.feature_table import DECAYS, LOG_SIGN_P, SECOND_MOMENT
+from evometa.rules.feature_table import DECAYS, LOG_SIGN_P, SECOND_MOMENT, SHARED_FEATURES
 from evometa.rules.features import MAX_NAMED, FeatureSet
 from evometa.rules.signals import EPSILON, Signals, Statistic
 from evometa.trees import Tree
@@ -200,6 +201,11 @@ DEFAULT_TENSOR_FEATURES = (
     "change",
     "size",
     "axes",
+)
+#: The genes that :meth:`TensorFeatures.of` reads.
+TENSOR_GENES = (
+    Subset("tensor_features", TENSOR_FEATURES, DEFAULT_TENSOR_FEATURES, note="of each tensor"),
+    Subset("shared_features", SHARED_FEATURES, ("progress",), 0, note="inputs all tensors share"),
 )
 
 
