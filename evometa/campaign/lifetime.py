@@ -107,7 +107,7 @@ def birth(
         generator = torch_generator(seed, "weights", generation, index)
         try:
             start = None
-            if draw_start is not None:
+            if draw_start is not None and child.genes.get("init") == "learned":
                 start = draw_start(torch_generator(seed, "start", generation, index))
             name, how = _endowed(child, parent, bank, generator, start)
         except EvometaError:
