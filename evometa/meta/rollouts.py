@@ -98,29 +98,28 @@ class Rollouts:
 
     Args:
         n_rollouts: R, of every task.
-        scale: ``(P,)`` how much each candidate explores.
     """
 
-    def __init__(self, problem: MetaProblem, draw: Draw, n_rollouts: int, scale: Tensor) -> None:
+    def __init__(self, problem: MetaProblem, draw: Draw, n_rollouts: int) -> None:
         self.controller = controller_of(problem)
         self._problem = problem
         self._segments = segments(problem)
         self._n_rollouts = n_rollouts
-        self._scale = scale
         self._learner = problem.cohort.learner.with_rule(ExploringRule(self.controller, draw))
         self._pieces: list[Tensor] = []
         self._trainings: dict[int, tuple[Training, list[Level]]] = {}
 
     @torch.no_grad()
-    def explore(self, weights: Tree) -> Experience:
-        """The next segment, trained with ``weights``, each ``(P, …)``."""
+    def explore(self, weights: Tree, scale: Tensor) -> Experience:
+        """The next segment, trained with ``weights``, each ``(P, …)``; ``scale (P,)`` of exploration."""
         segment = next(self._segments)
         episode = segment.episode
         if segment.start == 0:
             self._trainings.clear()
             self._pieces = pieces(self._problem, episode.parts, self._n_rollouts, self._n_rollouts)
         noise = self._noise(segment)
-        found = [self._train(piece, rows, weights, segment, noise) for piece, rows in enumerate(self._pieces)]
+        own = {**weights, "rule.scale": scale}
+        found = [self._train(piece, rows, own, segment, noise) for piece, rows in enumerate(self._pieces)]
         joined = {name: torch.cat([one[name] for one in found], dim=1) for name in found[0]}
         losses = mean_loss([joined.pop("losses")]).reshape(-1, self._n_rollouts).mean(dim=1)
         first = under_prefix("hidden", joined)
@@ -146,11 +145,13 @@ class Rollouts:
         return drawn.clamp(1e-12, 1 - 1e-12).to(self._problem.device, self._problem.dtype)
 
     def _train(self, piece: int, rows: Tensor, weights: Tree, segment: Segment, noise: Tensor) -> Tree:
-        """What a piece saw, did and got, each ``(D, rows, T, …)``; losses ``(S, rows, T)``."""
+        """What a piece saw, did and got, each ``(D, rows, T, …)``; losses ``(S, rows, T)``.
+
+        ``weights`` are those of an :class:`ExploringRule` but for the noise.
+        """
         candidate, rollout = rows // self._n_rollouts, rows % self._n_rollouts
         own = tree_map(lambda value: value[candidate], weights)
         hyper = tree_map(lambda value: value[candidate], self._problem.cohort.hyper)
-        own["rule.scale"] = self._scale[candidate]
         cohort = replace(
             self._problem.cohort, learner=self._learner, weights=own, hyper=hyper, n_candidates=len(rows)
         )
