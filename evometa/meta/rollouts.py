@@ -210,7 +210,7 @@ class Tape:
         kept, value = self._kept, self.level.value
         acted = value.new_zeros((0, *value.shape, len(self._controller.controls)))
         return {
-            "seen": torch.stack([*kept["seen"], self._seen_now()]),
+            "seen": torch.stack([*kept["seen"], self._seen_last()]),
             "acted": torch.stack(kept["acted"]) if kept["acted"] else acted,
             "rewards": torch.stack(kept["rewards"])
             if kept["rewards"]
@@ -220,18 +220,21 @@ class Tape:
             **self._hidden,
         }
 
-    def _seen_now(self) -> Tensor:
-        """What the policy would see at the segment's end, ``(rows, T, F)``."""
-        carry, layout = self.state.carry, self._part.tasks.layout
-        step = carry.params.new_tensor(float(carry.step))
-        horizon = carry.params.new_tensor(float(self._segment.episode.horizon))
+    def _seen_last(self) -> Tensor:
+        return seen_now(self._controller, self._part, self.state, self._segment.episode.horizon)
 
-        def of_one(state: Tree, grads: Tensor, losses: Tensor) -> Tensor:
-            context = StepContext(layout, step, horizon, losses)
-            return known(self._controller.observe(state, grads, context)[0]).T
 
-        state = under_prefix("rule", carry.state)
-        return torch.vmap(of_one)(state, self.state.grads, self.state.losses)
+def seen_now(controller: ControllerRule, part: Part, state: PartState, horizon: int) -> Tensor:
+    """What a policy would see of trainings that stand at ``state``, ``(P, T, F)``."""
+    carry, layout = state.carry, part.tasks.layout
+    step, planned = (carry.params.new_tensor(float(number)) for number in (carry.step, horizon))
+
+    def of_one(own: Tree, grads: Tensor, losses: Tensor) -> Tensor:
+        context = StepContext(layout, step, planned, losses)
+        return known(controller.observe(own, grads, context)[0]).T
+
+    found: Tensor = torch.vmap(of_one)(under_prefix("rule", carry.state), state.grads, state.losses)
+    return found
 
 
 def known(rows: Tensor) -> Tensor:
