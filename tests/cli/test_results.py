@@ -154,6 +154,7 @@ def test_compare_tells_which_is_better_and_by_how_much(evometa) -> None:
     for row in rows:
         low, high = row["interval"]
         assert low <= row["difference"] <= high
+        assert row["wins_interval"][0] <= row["wins"] <= row["wins_interval"][1]
         assert row["verdict"] in ("better", "worse", "undecided")
 
 
