@@ -27,7 +27,7 @@ class GenerationSummary:
         objectives: best and median of each objective.
         hypervolume: of the population's front, in [0, 1].
         front_size: members of the front.
-        n_failures: candidates whose evaluation or refinement failed or diverged on every task.
+        n_failures: candidates of which no training was completed.
         inner_steps: made in this generation, refinement and evaluation together.
         seconds: wall-clock time of the generation.
     """

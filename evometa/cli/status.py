@@ -11,6 +11,9 @@ from evometa.cli.parameters import CampaignArgument, FormatOption, StorageOption
 if TYPE_CHECKING:
     from evometa.store import CampaignStore
 
+#: How many kinds of failure are told.
+N_REASONS = 5
+
 
 def status(
     campaign: CampaignArgument, storage: StorageOption = None, form: FormatOption = Format.TABLE
@@ -38,6 +41,10 @@ def _facts(store: CampaignStore) -> list[Fact]:
         Fact("hypervolume", generations[-1].hypervolume if generations else None, "hypervolume"),
         Fact("genomes", store.n_genomes(), "genomes"),
         Fact("failures", sum(one.n_failures for one in generations), "failures"),
+        *(
+            Fact(f"failed.{number}", f"{count} × {why}, first {genome}", "failed")
+            for number, (why, count, genome) in enumerate(store.failures()[:N_REASONS])
+        ),
         Fact("inner_steps", store.n_inner_steps(), "inner steps"),
         Fact("seconds", store.seconds(), "time in generations", duration),
         Fact("written", written, "last written"),

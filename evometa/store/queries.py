@@ -40,6 +40,14 @@ _EVALUATIONS = """
         position, family, description, t.status, initial_loss, final_loss, valid_loss, reference_loss,
         final_ratio, anytime_ratio
     FROM evaluations AS e LEFT JOIN task_results AS t ON t.evaluation = e.number"""
+_FAILURES = """
+    SELECT why, count(*), min(id) FROM (
+        SELECT substr(weights_origin, instr(weights_origin, 'refinement failed')) AS why, id FROM genomes
+        WHERE instr(weights_origin, 'refinement failed')
+        UNION ALL
+        SELECT status || ': ' || message, genome_id FROM evaluations
+        WHERE purpose = 'fitness' AND status IN ('timeout', 'out_of_memory', 'error')
+    ) GROUP BY why ORDER BY count(*) DESC, min(id)"""
 _INNER_STEPS = """
     SELECT (SELECT ifnull(sum(refinement_inner_steps + evaluation_inner_steps), 0) FROM generations)
         + (SELECT ifnull(sum(inner_steps), 0) FROM evaluations WHERE purpose != 'fitness')
@@ -170,6 +178,14 @@ class Queries(GenomeQueries):
         """Wall-clock seconds of every phase, in order."""
         rows = self._rows("SELECT generation, phase, seconds, inner_steps FROM timings ORDER BY number")
         return [timing_of(row) for row in rows]
+
+    def failures(self) -> list[tuple[str, int, str]]:
+        """Why genomes could not be meta-trained or evaluated at all, how many, and the first of them.
+
+        The most frequent reason comes first. That a training diverged is no failure of this kind.
+        """
+        rows = self._rows(_FAILURES)
+        return [(str(why), int(finite(number, "genomes")), str(first)) for why, number, first in rows]
 
     def n_inner_steps(self) -> int:
         """The whole cost: refinement, evaluations, final evaluations, tuning of baselines."""

@@ -168,6 +168,22 @@ def test_a_candidate_that_cannot_be_meta_trained_keeps_its_weights(disturbed: En
     assert META_FAULTS[fault] in " ".join(disturbed.show(name).out.split())
 
 
+def test_status_tells_why_genomes_failed(disturbed: Ended) -> None:
+    told = json.loads(run_command("status", next(disturbed.storage.iterdir()), "--format", "json").out)
+    reasons = [value for name, value in told.items() if name.startswith("failed.")]
+    known = {genome.id: name for name, genome in disturbed.genomes.items()}
+    first = {why.partition(" × ")[2].rpartition(", first ")[0]: known[why[-7:]] for why in reasons}
+    assert (
+        first.pop(next(why for why in first if why.startswith("out_of_memory")))
+        == "7-asks for too much memory"
+    )
+    assert first == {
+        "error: ValueError: no such step": "7-raises",
+        "error: ValueError: one step too many": "7-raises on the 50th step",
+        "refinement failed (error: ValueError: no graph)": "3-raises in meta-training",
+    }
+
+
 @pytest.mark.parametrize("name", SOUND)
 def test_neighbours_do_not_notice(disturbed: Ended, without: Ended, name: str) -> None:
     """They share a structure with the bad ones, and so a chunk."""
