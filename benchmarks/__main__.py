@@ -16,8 +16,10 @@ import typer
 from rich.console import Console
 
 from benchmarks import machine, report, tables
+from benchmarks.families_table import show_families
 from benchmarks.groups import (
     campaign,
+    families,
     growth,
     jax_plans,
     memory,
@@ -62,15 +64,16 @@ class Group(StrEnum):
     RACING = "racing"
     THREADS = "threads"
     OPTIMIZERS = "optimizers"
+    FAMILIES = "families"
     JAX_PLANS = "jax-plans"
 
 
 #: What ``--rule`` takes.
 Rule = StrEnum("Rule", list(RULES))  # type: ignore[misc]
 
-#: Groups about the memory of processes, threads, and plans of JAX's programs that were made for a CPU.
-_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.THREADS, Group.JAX_PLANS)
-_WHEN_ASKED = (Group.GROWTH, Group.RACING, Group.THREADS, Group.JAX_PLANS)
+#: Groups about the memory of processes, threads, operations by the clock, and JAX's plans for a CPU.
+_ON_CPU_ALONE = (Group.MEMORY, Group.GROWTH, Group.THREADS, Group.FAMILIES, Group.JAX_PLANS)
+_WHEN_ASKED = (Group.GROWTH, Group.RACING, Group.THREADS, Group.FAMILIES, Group.JAX_PLANS)
 _MODES: dict[Group, Mode] = {Group.FORWARD: "forward", Group.BPTT: "bptt", Group.PES: "pes"}
 
 
@@ -80,7 +83,7 @@ def main(
         list[Group] | None,
         typer.Option(
             help="Measure this group only; may be repeated."
-            "  [default: all but growth, racing, threads, jax-plans]"
+            "  [default: all but growth, racing, threads, families, jax-plans]"
         ),
     ] = None,
     rule: Annotated[
@@ -180,9 +183,23 @@ def _measured(
                     rounds, progress, machine_rates.measure, device, quick=quick
                 )
             found = show_optimizers(console, contests_of_models, on_gpu=device == "cuda")
+        case Group.FAMILIES:
+            found = show_families(console, _families(rounds, device, progress, quick=quick))
         case Group.JAX_PLANS:
             found = tables.show_jax_plans(console, jax_plans.measure(rounds, progress, quick=quick))
     return {group.value: found}
+
+
+def _families(rounds: int, device: str, progress: Progress, *, quick: bool) -> list[families.Row]:
+    """Every family taken apart, then timed."""
+    workloads = families.workloads(quick=quick)
+    known: dict[tuple[families.Kind, str], families.Prepared] = {}
+    for number, ((kind, name), workload) in enumerate(workloads.items()):
+        progress(f"{kind} {name}: operations", number + 1, len(workloads))
+        known[kind, name] = families.prepared(workload)
+    bounded = [part for one in known.values() for part in (one.work, one.anatomy)]
+    with roofline(bounded, 0.01 if quick else 0.1, device) as machine_rates, teams("evometa") as opened:
+        return families.measure(known, opened["evometa"], rounds, progress, machine_rates)
 
 
 def _throughput(

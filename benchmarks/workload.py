@@ -43,7 +43,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Workload:
-    """P candidates on T tasks of the digits family, perceptrons 64–width–10 with ReLU, batches of 64.
+    """P candidates on T tasks: perceptrons 64–width–10 with ReLU on digits, batches of 64, or another family.
 
     Attributes:
         mode: ``forward``: inner training for ``n_steps``; ``bptt``: ``n_segments`` first-order meta-gradients
@@ -51,6 +51,7 @@ class Workload:
         specs: one a candidate.
         n_pairs: antithetic pairs of PES.
         first: index of the first candidate, which names the seeds of its weights.
+        use: a task family with the options that it has of itself; None: those perceptrons.
     """
 
     mode: Mode
@@ -61,6 +62,7 @@ class Workload:
     n_pairs: int = 4
     n_segments: int = 1
     first: int = 0
+    use: str | None = None
 
     @classmethod
     def of(cls, mode: Mode, spec: Spec, n_candidates: int, **others: Any) -> Workload:
@@ -121,7 +123,9 @@ class Workload:
 
     @property
     def options(self) -> dict[str, object]:
-        """Options of the digits family: one architecture for all tasks."""
+        """Options of the task family; of those perceptrons one architecture for all tasks."""
+        if self.use is not None:
+            return {}
         return {
             "widths": [self.width],
             "depths": [1],
@@ -129,6 +133,10 @@ class Workload:
             "inits": ["kaiming"],
             "tasks_per_architecture": self.n_tasks,
         }
+
+    @property
+    def _family(self) -> str:
+        return "digits" if self.use is None else self.use
 
     @property
     def horizon(self) -> int:
@@ -143,11 +151,11 @@ class Workload:
     def request(self) -> TaskRequest:
         """The tasks, with one minibatch more than there are updates."""
         n_batches = self.n_episode_steps + 1
-        return request("digits", self.options, "meta_train", self.n_tasks, n_batches, self._tasks_seed)
+        return request(self._family, self.options, "meta_train", self.n_tasks, n_batches, self._tasks_seed)
 
     def stream(self, seed: int = SEED) -> TaskStream:
         """The tasks of a meta-training, episode after episode."""
-        return TaskStream("digits", self.request().options, self.n_tasks, self.horizon, seed)
+        return TaskStream(self._family, self.request().options, self.n_tasks, self.horizon, seed)
 
     def perturbations(self, n_weights: int) -> Tensor:
         """Standard normal draws of PES, ``(segments, pairs, weights)``: evometa's in the same episode."""

@@ -59,6 +59,7 @@ def phases(working_sets: Iterable[float]) -> dict[str, Callable[[], Phase]]:
         **{f"product numpy {n}×{n}×{n}": partial(_product_by_numpy, n) for n in _PRODUCT_SIZES},
         **{f"transcendental torch {name}": partial(_elementwise, name) for name in _TRANSCENDENTAL},
         **({} if library is None else {k: partial(_compiled, library, v) for k, v in compiled.items()}),
+        "launch torch add": _launch,
         **{f"triad {size}": partial(_triad, size) for size in sorted(set(map(triad_for, working_sets)))},
     }
 
@@ -123,6 +124,17 @@ def _elementwise(name: str) -> Phase:
     values = normal(8192)
     function = partial(getattr(torch, name), values, out=torch.empty_like(values))
     return partial(best_of, function, float(values.numel()))
+
+
+def _launch() -> Phase:
+    """Operations on single numbers, which take no time but that of being called."""
+    one, add = torch.zeros(()), torch.ops.aten.add.Tensor
+
+    def launch() -> None:
+        for _ in range(100):
+            add(one, one)
+
+    return partial(best_of, launch, 100.0)
 
 
 def _triad(n_bytes: int) -> Phase:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from benchmarks.machine import n_cores
 from benchmarks.roofline.rates import Rates
-from benchmarks.roofline.work import Work
 from benchmarks.teams import SINGLE_THREAD, Process
+
+
+class Bounded(Protocol):
+    """What goes through bytes of memory before it meets any of them again."""
+
+    @property
+    def working_set(self) -> float: ...
 
 
 class Roofline:
     """Measures the rates that bound the works it is made for; ``seconds``: how long each is tried."""
 
-    def __init__(self, works: Iterable[Work], seconds: float, device: str) -> None:
+    def __init__(self, works: Iterable[Bounded], seconds: float, device: str) -> None:
         self._seconds = seconds
         n_processes = n_cores() if device == "cpu" else 1
         self._processes = [Process("roofline", SINGLE_THREAD, device) for _ in range(n_processes)]
@@ -39,7 +46,7 @@ class Roofline:
 
 
 @contextmanager
-def roofline(works: Iterable[Work], seconds: float, device: str = "cpu") -> Iterator[Roofline]:
+def roofline(works: Iterable[Bounded], seconds: float, device: str = "cpu") -> Iterator[Roofline]:
     """One that is closed in the end."""
     opened = Roofline(works, seconds, device)
     try:

@@ -1,9 +1,10 @@
 """The work of one inner step, counted on evometa's own code in PyTorch; nothing is typed in per rule.
 
 One candidate makes one update on one task, and one gradient is taken; every operation that PyTorch dispatches
-is counted by the convention of :mod:`evometa.rules.cost` and sorted into matrix products, transcendental
-functions and other arithmetic. An ideal machine does the three one after the other, each at its best rate,
-while the numbers that live between steps go through memory: whichever takes longer.
+is counted by the convention of :mod:`evometa.rules.cost`, or of :mod:`benchmarks.roofline.operations` where
+that is too coarse, and sorted into matrix products, transcendental functions and other arithmetic. An ideal
+machine does the three one after the other, each at its best rate, while the numbers that live between steps
+go through memory: whichever takes longer.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+from benchmarks.roofline.operations import parts_of
 from benchmarks.roofline.rates import Rates, bandwidth, best
 from benchmarks.workload import SEED, Spec, Workload
 from evometa.inner.cohort import Cohort
-from evometa.inner.task_set import prepare
+from evometa.inner.task_set import PreparedTasks, prepare
+from evometa.inner.unroll import loss_and_grad
 from evometa.layout import Layout
 from evometa.native import disabled
 from evometa.rng import torch_generator
@@ -29,7 +32,7 @@ from evometa.trees import count
 _PRODUCTS = {"mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv"}
 _TRANSCENDENTAL = {
     *("sigmoid", "tanh", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "erf"),
-    *("_log_softmax", "_softmax"),
+    *("tan", "atan", "atan2", "asin", "acos", "sinh", "cosh", "logit", "_log_softmax", "_softmax"),
 }
 
 
@@ -88,7 +91,12 @@ class WorkCounter(OperationCounter):
         before = self.n_operations
         result = super().__torch_dispatch__(func, types, args, kwargs)
         counted, name = self.n_operations - before, func.overloadpacket.__name__.removesuffix("_")
-        if name in _PRODUCTS:
+        parts = parts_of(name, args, result)
+        if parts is not None:
+            self.products += parts.products
+            self.transcendentals += parts.transcendentals
+            self.others += parts.others
+        elif name in _PRODUCTS:
             self.products += counted
         elif name in _TRANSCENDENTAL:
             self.transcendentals += counted
@@ -99,25 +107,33 @@ class WorkCounter(OperationCounter):
 
 def count_work(spec: Spec, width: int = 32, n_at_once: int = 1) -> Work:
     """The work of a rule on a perceptron 64–width–10, batches of 64."""
-    workload = Workload.of("forward", spec, 1, n_tasks=1, n_steps=1, width=width)
+    return count_workload(Workload.of("forward", spec, 1, n_tasks=1, n_steps=1, width=width), n_at_once)
+
+
+def count_workload(workload: Workload, n_at_once: int = 1) -> Work:
+    """The work of the first candidate on a task of ``workload``, the mean of all its tasks."""
     device = torch.device("cpu")
-    cohort = Cohort.of(workload.candidates, device)
-    (part,) = prepare(workload.request(), device)
+    cohort = Cohort.of(workload.candidates[:1], device)
+    parts = prepare(workload.request(), device)
+    counted = torch.tensor([_count_part(cohort, part.of(slice(0, 1))) for part in parts], dtype=torch.float64)
+    shares = torch.tensor([part.tasks.n_tasks for part in parts], dtype=torch.float64) / workload.n_tasks
+    products, transcendentals, others, moved = (round(mean) for mean in (shares @ counted).tolist())
+    return Work(products, transcendentals, others, moved, n_at_once)
+
+
+def _count_part(cohort: Cohort, part: PreparedTasks) -> tuple[int, int, int, int]:
+    """Products, transcendental functions, other arithmetic and bytes of a step on the task of ``part``."""
     weights, hyper = cohort.member(0)
-    assert part.indices is not None
-    batch = part.tasks.batch(part.indices[:, 0])
-    params = part.params.unsqueeze(0)
-    gradient = part.tasks.loss_and_grad
-    assert gradient is not None
     with torch.no_grad(), disabled():
         state = cohort.learner.init_state(weights, part.params, part.tasks.layout)
         context = StepContext(part.tasks.layout, torch.tensor(1.0), torch.tensor(100.0), torch.ones(1))
         with WorkCounter() as counter:
-            _, grads = gradient(params, batch)
+            batch = part.tasks.batch(None if part.indices is None else part.indices[:, 0])
+            _, grads = loss_and_grad(part.tasks, part.params.unsqueeze(0), batch)
             step, _ = cohort.learner.update(weights, hyper, state, grads[0], part.params, context)
             part.params.add(step)
     moved = 2 * count(state) + 3 * part.params.numel()
-    return Work(counter.products, counter.transcendentals, counter.others, 4 * moved, n_at_once)
+    return counter.products, counter.transcendentals, counter.others, 4 * moved
 
 
 def count_update(spec: Spec, shapes: Sequence[tuple[int, ...]]) -> Work:

@@ -7,17 +7,22 @@ from typing import Literal
 
 from torch import Tensor
 
+#: What a network is trained to do: name a class (softmax, mean cross-entropy in nats), give one number, or
+#: give several (mean squared error).
+Target = Literal["class", "value", "values"]
+
 
 @dataclass(frozen=True)
 class PerceptronTasks:
     """T tasks of one perceptron, as the operators ``*_train`` take them; see ``src/task_training.h``.
 
     Attributes:
-        x, y: rows of data that the tasks share, ``(rows, inputs)`` and ``(rows,)``.
+        x, y: rows of data that the tasks share, ``(rows, inputs)`` and ``(rows,)``, or ``(rows, outputs)``
+            where the target is "values".
         batches: ``(T, K, B)`` rows of each task's minibatch at each of K steps.
         sizes: inputs, hidden layers, outputs.
-        activation: name of the nonlinearity.
-        target: "class" for mean cross-entropy, "value" for mean squared error.
+        activation: name of the nonlinearity; "sine(ω)" for sin(ω·z).
+        target: what the loss is.
     """
 
     x: Tensor
@@ -25,7 +30,7 @@ class PerceptronTasks:
     batches: Tensor
     sizes: tuple[int, ...]
     activation: str
-    target: Literal["class", "value"]
+    target: Target
 
     @property
     def n_steps(self) -> int:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import torch
 
-from evometa.tasks.mlp_model import ACTIVATIONS, INIT_PATTERN, INITS, MLP, Target
+from evometa.native.tasks import Target
+from evometa.tasks.mlp_model import ACTIVATIONS, INIT_PATTERN, INITS, MLP
 from evometa.tasks.options import check_choices, check_integers, refuse
 from evometa.tasks.sampling import balanced
 

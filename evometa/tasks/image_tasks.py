@@ -16,7 +16,7 @@ from torch import Tensor
 
 from evometa.layout import Layout
 from evometa.tasks.architectures import Architecture, Architectures, check_architectures, deal
-from evometa.tasks.base import Batch, LossAndGrad, Split, TaskBatch, TaskFamily
+from evometa.tasks.base import Batch, ForKernels, LossAndGrad, Split, TaskBatch, TaskFamily
 from evometa.tasks.digits import TRAIN_SIZE, VALID_SIZE, image_pool
 from evometa.tasks.glyph_data import N_INSTANCES, glyphs
 from evometa.tasks.options import check_choices, check_integer, check_request, refuse
@@ -120,6 +120,7 @@ class ImageTasks(TaskFamily):
         model = self.model(dataset, architecture)
         rows = self.rows(dataset, split, n_tasks, generator)
         by_hand: LossAndGrad | None = getattr(model, "loss_and_grad", None)
+        for_kernels: ForKernels | None = getattr(model, "for_kernels", None)
         return TaskBatch(
             family=self.name,
             description=f"{dataset} {model.description}",
@@ -134,6 +135,7 @@ class ImageTasks(TaskFamily):
             noise_floor=self.noise_floor,
             final_window=10,
             loss_and_grad=by_hand,
+            for_kernels=for_kernels,
         )
 
 

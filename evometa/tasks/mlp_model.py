@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +20,11 @@ from torch import Tensor
 
 from evometa.errors import TaskError
 from evometa.layout import Layout
-from evometa.native.tasks import PerceptronTasks
+from evometa.native.tasks import PerceptronTasks, Target
 from evometa.tasks import mlp_kernel
 from evometa.tasks.base import Batch
 
 aten = torch.ops.aten
-
-#: What the network is trained to do: name a class (softmax, mean cross-entropy in nats), give one number, or
-#: give several (mean squared error).
-Target = Literal["class", "value", "values"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +108,11 @@ class MLP:
         return ACTIVATIONS[self.activation]
 
     @property
+    def kernel_activation(self) -> str:
+        """The nonlinearity as native kernels name it."""
+        return self.activation
+
+    @property
     def _layers(self) -> list[tuple[int, int]]:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
 
@@ -144,14 +144,15 @@ class MLP:
         return (named != batch["y"]).to(params.dtype).mean()
 
     def loss_and_grad(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B).
+        """Losses (P, T) and gradients (P, T, N) at ``params`` (P, T, N); x is (T, B, inputs), y (T, B),
+        or (T, B, outputs) of several values.
 
         Activations are kept as (P·T, features, B): a layer is then one batched product with its bias folded
         in, and no operand is ever transposed in memory except the data.
         """
         x, y = batch["x"], batch["y"]
-        if self.target != "values" and mlp_kernel.serves(self.sizes, self.target, params, x, y):
-            return mlp_kernel.loss_and_grad(self.sizes, self.activation, self.target, params, x, y)
+        if mlp_kernel.serves(self.sizes, self.target, params, x, y):
+            return mlp_kernel.loss_and_grad(self.sizes, self.kernel_activation, self.target, params, x, y)
         n_candidates, n_tasks, n_params = params.shape
         tensors = self.layout.views(params.reshape(-1, n_params))
         weights = [tensors[f"{layer}.weight"] for layer in range(len(self._layers))]
@@ -184,10 +185,10 @@ class MLP:
     def for_kernels(self, params: Tensor, rows: Batch, indices: Tensor) -> PerceptronTasks | None:
         """See :data:`evometa.tasks.base.ForKernels`."""
         x, y = rows["x"], rows["y"]
-        if self.target == "values" or not mlp_kernel.serves(self.sizes, self.target, params, x, y):
+        if not mlp_kernel.serves(self.sizes, self.target, params, x, y):
             return None
         return PerceptronTasks(
-            x.contiguous(), y.contiguous(), indices, self.sizes, self.activation, self.target
+            x.contiguous(), y.contiguous(), indices, self.sizes, self.kernel_activation, self.target
         )
 
 

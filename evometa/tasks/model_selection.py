@@ -12,10 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from evometa.native.tasks import Target
 from evometa.tasks import digits, tabular
 from evometa.tasks.architectures import Architecture, Architectures, check_architectures, deal
 from evometa.tasks.base import Split, TaskBatch, TaskFamily
-from evometa.tasks.mlp_model import MLP, Target
+from evometa.tasks.mlp_model import MLP
 from evometa.tasks.normalised_mlp import NormalisedMLP
 from evometa.tasks.options import (
     check_choices,

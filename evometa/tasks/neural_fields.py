@@ -56,6 +56,11 @@ class Siren(MLP):
         """sin(ω₀·z)."""
         return _sine(self.omega)
 
+    @property
+    def kernel_activation(self) -> str:
+        """The nonlinearity as native kernels name it."""
+        return f"sine({self.omega!r})"
+
     def init_params(self, n_tasks: int, generator: torch.Generator) -> Tensor:
         """Initial parameters, ``(T, N)``."""
         bounds: list[Tensor] = []
@@ -157,6 +162,7 @@ class NeuralFields(TaskFamily):
             noise_floor=NOISE_FLOOR,
             final_window=1 if self.batch_size in (None, self._n_train) else 10,
             loss_and_grad=model.loss_and_grad,
+            for_kernels=model.for_kernels,
         )
         return [batch]
 

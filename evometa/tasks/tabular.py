@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evometa.native.tasks import Target
 from evometa.tasks.architectures import Architecture, Architectures, check_architectures, deal
 from evometa.tasks.base import Split, TaskBatch, TaskFamily
-from evometa.tasks.mlp_model import Target
 from evometa.tasks.options import check_choices, check_integer, check_number, check_request
 from evometa.tasks.pools import Pool, split_rows
 from evometa.tasks.sampling import balanced

@@ -204,6 +204,7 @@ def test_slow_contestants_do_less_of_the_same_work() -> None:
         "racing",
         "threads",
         "optimizers",
+        "families",
     ],
 )
 def test_every_group_runs(group: str, tmp_path: Path) -> None:

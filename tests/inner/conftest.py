@@ -148,6 +148,7 @@ def _check_meta_gradients(candidates: list[Candidate], stream: TaskStream, secon
 PERCEPTRONS: dict[str, tuple[str, dict[str, object]]] = {
     "classes": ("tabular", {"datasets": ["iris"], "widths": [5], "depths": [1], "activations": ["tanh"]}),
     "values": ("tabular", {"datasets": ["diabetes"], "depths": [0]}),
+    "sines": ("neural_fields", {"patch": 6, "width": 5, "depth": 2, "batch_size": 9}),
     "deep": ("digits", {"widths": [6], "depths": [2], "activations": ["gelu"], "batch_size": 5}),
 }
 
@@ -225,6 +226,7 @@ def training_of() -> Callable[..., Training]:
 @cache
 def _perceptrons(name: str, dtype: torch.dtype, horizon: int) -> PreparedTasks:
     use, options = PERCEPTRONS[name]
-    family = build_family(use, {**options, "tasks_per_architecture": 3, "inits": ["xavier"]})
+    drawn = {} if use == "neural_fields" else {"tasks_per_architecture": 3, "inits": ["xavier"]}
+    family = build_family(use, {**options, **drawn})
     (part,) = _prepared_of(family, 3, horizon + 1, dtype)
     return part

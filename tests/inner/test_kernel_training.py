@@ -126,7 +126,7 @@ def test_one_call_equals_its_steps_for_every_schedule(
 
 
 @each_dtype
-@pytest.mark.parametrize("tasks", ["values", "deep"])
+@pytest.mark.parametrize("tasks", ["values", "deep", "sines"])
 @each_kernel
 def test_one_call_equals_its_steps_on_other_tasks(
     family: str, tasks: str, dtype: torch.dtype, training_of: TrainingOf

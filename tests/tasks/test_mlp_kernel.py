@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from evometa import native
+from evometa.native.tasks import Target
 from evometa.rng import torch_generator
 from evometa.tasks import mlp_kernel
-from evometa.tasks.mlp_model import ACTIVATIONS, MLP, Target
+from evometa.tasks.mlp_model import ACTIVATIONS, MLP
+from evometa.tasks.neural_fields import Siren
 
 P, T = 3, 2
 
@@ -33,7 +35,8 @@ def setting(
     x = torch.randn((T, n_rows, model.sizes[0]), generator=generator).to(dtype)
     if model.target == "class":
         return params, {"x": x, "y": torch.randint(model.sizes[-1], (T, n_rows), generator=generator)}
-    return params, {"x": x, "y": torch.randn((T, n_rows), generator=generator).to(dtype)}
+    shape = (T, n_rows) if model.target == "value" else (T, n_rows, model.sizes[-1])
+    return params, {"x": x, "y": torch.randn(shape, generator=generator).to(dtype)}
 
 
 def both(model: MLP, params: Tensor, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -50,14 +53,27 @@ SHAPES: list[tuple[tuple[int, ...], Target]] = [
     ((13, 9, 17, 2), "class"),
     ((7, 1), "value"),
     ((30, 12, 5, 8, 1), "value"),
+    ((6, 5, 1), "values"),
+    ((9, 4, 21), "values"),
 ]
+#: Sines have a frequency.
+SIRENS = [Siren((2, 9, 3), "sine", "siren", "values", omega) for omega in (30.0, 0.7)]
+PERCEPTRONS = [*(MLP((6, 8, 4), name, "xavier", "class") for name in ACTIVATIONS), *SIRENS]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("sizes", "target"), SHAPES)
 def test_equals_pytorch_in_float64(activation: str, sizes: tuple[int, ...], target: Target) -> None:
+    assert_equals_pytorch(MLP(sizes, activation, "xavier", target))
+
+
+@pytest.mark.parametrize("model", SIRENS, ids=lambda one: one.kernel_activation)
+def test_sines_equal_pytorch_in_float64(model: Siren) -> None:
+    assert_equals_pytorch(model)
+
+
+def assert_equals_pytorch(model: MLP) -> None:
     """Batches of one row, of part of a vector, of whole blocks of rows, and of blocks with a rest."""
-    model = MLP(sizes, activation, "xavier", target)
     for n_rows in (1, 5, 64, 65, 130):
         got, expected = both(model, *setting(model, n_rows))
         torch.testing.assert_close(got[0], expected[0], rtol=1e-12, atol=1e-12)
@@ -68,7 +84,34 @@ def test_equals_pytorch_in_float64(activation: str, sizes: tuple[int, ...], targ
 @pytest.mark.parametrize(("sizes", "target"), SHAPES)
 def test_equals_float64_in_float32(activation: str, sizes: tuple[int, ...], target: Target) -> None:
     model = MLP(sizes, activation, "xavier", target)
+    assert_close_to_float64(model, *setting(model, 64, torch.float32))
+
+
+@pytest.mark.parametrize("angle", [0.5, 3.0, 400.0])
+def test_sines_equal_float64_in_float32(angle: float) -> None:
+    """Angles of less than a quarter turn, of a turn, and of many; exact products leave the sines alone."""
+    model = Siren((2, 32, 3), "sine", "siren", "values", 32.0)
     params, batch = setting(model, 64, torch.float32)
+    tensors = model.layout.views(params)
+    tensors["0.weight"].zero_()
+    tensors["0.bias"].uniform_(-angle / 32, angle / 32, generator=torch_generator(0, "angles"))
+    assert_close_to_float64(model, params, batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("angle", [8e3, 9e3, 1e6, 3e30])
+def test_sines_of_any_angle_are_those_of_pytorch(angle: float, dtype: torch.dtype) -> None:
+    """Half of the units have small angles; frequency and weights of 1 leave the angles as they are."""
+    model = Siren((1, 16, 2), "sine", "siren", "values", 1.0)
+    params, batch = setting(model, 40, dtype)
+    model.layout.views(params)["0.weight"].fill_(1.0)
+    model.layout.views(params)["0.bias"].zero_()
+    batch["x"][:, ::2] *= angle
+    got, expected = both(model, params, batch)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5 * float(expected[1].abs().max()))
+
+
+def assert_close_to_float64(model: MLP, params: Tensor, batch: dict[str, Tensor]) -> None:
     exact = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
     expected = both(model, params.double(), exact)[1]
     got = model.loss_and_grad(params, batch)
@@ -88,11 +131,10 @@ def test_saturated_units_and_certain_scores_stay_finite(activation: str, dtype: 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", PERCEPTRONS, ids=lambda one: one.kernel_activation)
 def test_a_diverged_run_has_no_loss_and_leaves_the_others_as_they_are(
-    activation: str, bad: float, dtype: torch.dtype
+    model: MLP, bad: float, dtype: torch.dtype
 ) -> None:
-    model = MLP((6, 8, 4), activation, "xavier", "class")
     params, batch = setting(model, 20, dtype)
     clean = model.loss_and_grad(params, batch)
     for coordinate in (3, model.layout.size - 1):  # a weight of the first layer, the bias of one class
@@ -179,8 +221,15 @@ def test_the_operator_refuses_what_would_read_or_write_elsewhere() -> None:
         (params, x, y, [6], "relu", "class"),
         (params, x, y, [6, 8, 0], "relu", "class"),
         (params, x, y, [6, 8, 4], "softplus", "class"),
+        *(
+            (params, x, y, [6, 8, 4], name, "class")
+            for name in ("sine", "sine()", "sine(0)", "sine(3", "sine(3x)")
+        ),
         (params, x, y, [6, 8, 4], "relu", "rank"),
         (params, x, y.double(), [6, 8, 4], "relu", "value"),
+        (params, x, y.double(), [6, 8, 4], "relu", "values"),
+        (params, x, y.double().unsqueeze(-1), [6, 8, 4], "relu", "values"),
+        (params, x, torch.zeros((T, 20, 4), dtype=torch.int64), [6, 8, 4], "relu", "values"),
     ):
         with pytest.raises(RuntimeError):
             operator(*given)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from evometa.errors import TaskError
+from evometa.native.tasks import Target
 from evometa.rng import torch_generator
-from evometa.tasks.mlp_model import ACTIVATIONS, MLP, Target, init_stds
+from evometa.tasks.mlp_model import ACTIVATIONS, MLP, init_stds
 
 P, T, B = 3, 2, 5
 

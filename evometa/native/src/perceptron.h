@@ -17,15 +17,17 @@ namespace evometa {
 
 constexpr int64_t kMostRows = 64;  // a block's activations of a small network fit the first-level cache
 
-enum class Head { cross_entropy, squared_error };
+// A row's target: its class (cross-entropy), one value or several (squared error).
+enum class Head { one_class, value, values };
 
 template <class S>
 struct PerceptronShape {
   std::vector<int64_t> sizes;  // inputs, hidden …, outputs
-  Activate<S> activate;
+  Activation<S> activate;
   Head head;
 
   int64_t n_layers() const { return static_cast<int64_t>(sizes.size()) - 1; }
+  int64_t n_targets() const { return head == Head::values ? sizes.back() : 1; }  // of a row
   int64_t n_params() const {
     int64_t total = 0;
     for (int64_t layer = 0; layer < n_layers(); ++layer) total += (sizes[layer] + 1) * sizes[layer + 1];
@@ -37,20 +39,21 @@ struct PerceptronShape {
 template <class S>
 class Batch {
  public:
-  Batch(int64_t n_rows, int64_t n_inputs)
-      : n_rows(n_rows), n_inputs(n_inputs), n_blocks((n_rows + kMostRows - 1) / kMostRows),
+  Batch(int64_t n_rows, int64_t n_inputs, int64_t n_targets)
+      : n_rows(n_rows), n_inputs(n_inputs), n_targets(n_targets), n_blocks((n_rows + kMostRows - 1) / kMostRows),
         block_rows(padded<S>((n_rows + n_blocks - 1) / n_blocks)), width(padded<S>(n_inputs)),
         rows_(n_blocks * block_rows * width), columns_(n_blocks * block_rows * width),
-        targets_(n_blocks * block_rows) {}
+        targets_(n_blocks * n_targets * block_rows) {}
 
-  // From x[…][n_inputs] and y[…] the given rows, or the first ones in order where `rows` is null; padding stays
-  // zero. Labels are small enough to be exact as S.
+  // From x[…][n_inputs] and y[…][n_targets] the given rows, or the first ones in order where `rows` is null; padding
+  // stays zero. Labels are small enough to be exact as S.
   template <class Y>
   void fill(const S* x, const Y* y, const int64_t* rows) {
     for (int64_t row = 0; row < n_rows; ++row) {
       const int64_t from = rows ? rows[row] : row;
       std::copy_n(x + from * n_inputs, n_inputs, rows_.data() + row * width);
-      targets_.data()[row] = static_cast<S>(y[from]);
+      S* targets = targets_.data() + row / block_rows * n_targets * block_rows + row % block_rows;
+      for (int64_t t = 0; t < n_targets; ++t) targets[t * block_rows] = static_cast<S>(y[from * n_targets + t]);
     }
     for (int64_t block = 0; block < n_blocks; ++block)
       transpose(this->rows(block), block_rows, width, width, columns_.data() + block * block_rows * width, block_rows);
@@ -58,10 +61,10 @@ class Batch {
 
   const S* rows(int64_t block) { return rows_.data() + block * block_rows * width; }        // [rows][width]
   const S* columns(int64_t block) { return columns_.data() + block * block_rows * width; }  // [inputs][rows]
-  const S* targets(int64_t block) { return targets_.data() + block * block_rows; }
+  const S* targets(int64_t block) { return targets_.data() + block * n_targets * block_rows; }  // [n_targets][rows]
   int64_t rows_in(int64_t block) const { return std::min(block_rows, n_rows - block * block_rows); }
 
-  const int64_t n_rows, n_inputs, n_blocks, block_rows, width;
+  const int64_t n_rows, n_inputs, n_targets, n_blocks, block_rows, width;
 
  private:
   Rows<S> rows_, columns_, targets_;
@@ -100,15 +103,20 @@ inline S cross_entropy_head(S* scores, int64_t n_classes, int64_t rows, int64_t 
   return total;
 }
 
+// The same for outputs[n_outputs][rows] and values alike.
 template <class S>
-inline S squared_error_head(S* outputs, int64_t wanted, const S* values, S share) {
-  S total = 0;
-  for (int64_t row = 0; row < wanted; ++row) {
-    const S residual = outputs[row] - values[row];
-    total += residual * residual;
-    outputs[row] = 2 * share * residual;
-  }
-  return total;
+inline S squared_error_head(S* outputs, int64_t n_outputs, int64_t rows, int64_t wanted, const S* values, S share) {
+  constexpr int w = VectorOf<S>::width;
+  Vector<S> sums{};
+  for (int64_t output = 0; output < n_outputs; ++output, outputs += rows, values += rows)
+    for (int64_t row = 0; row < wanted; row += w) {
+      const Vector<S> residual = load(outputs + row) - load(values + row);
+      store(outputs + row, 2 * share * residual);
+      Vector<S> square = residual * residual;
+      for (int64_t lane = wanted - row; lane < w; ++lane) square[lane] = 0;  // rows of padding
+      sums += square;
+    }
+  return sum_of<S>(sums);
 }
 
 template <class S>
@@ -132,7 +140,7 @@ class Perceptron {
       total += head(batch, block);
       backward(params, batch, block, grads);
     }
-    return total / static_cast<S>(batch.n_rows);
+    return total / static_cast<S>(batch.n_rows * batch.n_targets);
   }
 
  private:
@@ -155,10 +163,10 @@ class Perceptron {
   S head(Batch<S>& batch, int64_t block) {
     const int64_t wanted = batch.rows_in(block), n_outputs = network_.sizes.back();
     S* scores = scores_.back().data();
-    const S share = S(1) / static_cast<S>(batch.n_rows);
-    const S total = network_.head == Head::cross_entropy
+    const S share = S(1) / static_cast<S>(batch.n_rows * batch.n_targets);
+    const S total = network_.head == Head::one_class
                         ? cross_entropy_head(scores, n_outputs, rows_, wanted, batch.targets(block), share)
-                        : squared_error_head(scores, wanted, batch.targets(block), share);
+                        : squared_error_head(scores, n_outputs, rows_, wanted, batch.targets(block), share);
     for (int64_t output = 0; output < n_outputs; ++output)  // rows of padding add nothing to any gradient
       std::fill(scores + output * rows_ + wanted, scores + (output + 1) * rows_, S(0));
     return total;

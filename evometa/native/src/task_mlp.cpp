@@ -14,7 +14,7 @@ void run(const PerceptronShape<S>& network, const Tensor& params, const Tensor& 
          Tensor& losses, Tensor& grads) {
   const int64_t n_candidates = params.size(0), n_tasks = params.size(1), n_params = params.size(2);
   const int64_t n_rows = x.size(1), n_inputs = x.size(2);
-  Batch<S> batch(n_rows, n_inputs);
+  Batch<S> batch(n_rows, n_inputs, network.n_targets());
   Perceptron<S> perceptron(network, batch.block_rows);
   for (int64_t task = 0; task < n_tasks; ++task) {
     fill(batch, network.head, x, y, task * n_rows, nullptr);

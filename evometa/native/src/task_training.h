@@ -1,6 +1,6 @@
 // Tasks as a training of many steps meets them: one minibatch after another, gathered from rows that tasks share.
 //
-// The operators *_train take part in this: x (rows, inputs) and y (rows) are all data, batches (T, K, B) the rows
+// The operators *_train take part in this: x (rows, inputs) and y (rows) or (rows, outputs) are all data, batches (T, K, B) the rows
 // of each task's minibatch at each of K steps, and losses (K, P, T) receive what every run starts a step with.
 #pragma once
 
@@ -24,7 +24,7 @@ class TrainingTasks {
   TrainingTasks(const TaskArguments& given, const Tensor& params, const Tensor& losses)
       : given_(given),
         network_(read_network<S>(given.sizes, given.activation, given.target)),
-        batch_(checked_rows(given.batches), network_.sizes.front()),
+        batch_(checked_rows(given.batches), network_.sizes.front(), network_.n_targets()),
         perceptron_(network_, batch_.block_rows),
         losses_(losses.data_ptr<S>()) {
     check_data(network_, given.x, given.y);
@@ -68,7 +68,7 @@ class TrainingTasks {
     return batches.const_data_ptr<int64_t>() + task * batches.stride(0) + step * batches.stride(1);
   }
   void check_rows() const {
-    const int64_t n = given_.y.numel();
+    const int64_t n = given_.y.size(0);
     for (int64_t task = 0; task < n_tasks_; ++task)
       for (int64_t step = 0; step < n_steps_; ++step) {
         const auto [least, most] = std::minmax_element(rows(task, step), rows(task, step) + batch_.n_rows);
