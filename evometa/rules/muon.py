@@ -59,13 +59,15 @@ def others(layout: Layout) -> tuple[int, ...]:
 
 
 def orthogonalised(x: Tensor) -> Tensor:
-    """About U·Vᵀ of matrices ``(…, rows, columns)`` = U·S·Vᵀ; zeros of zeros."""
+    """About U·Vᵀ of matrices ``(n, …, rows, columns)`` = U·S·Vᵀ; zeros of zeros."""
     wide = x.mT if x.shape[-2] > x.shape[-1] else x
     a, b, c = COEFFICIENTS
-    wide = wide / wide.square().sum((-2, -1), keepdim=True).clamp(min=NORM_EPSILON**2).sqrt()
+    own = wide.flatten(0, -3)
+    own = own / own.square().sum((-2, -1), keepdim=True).clamp(min=NORM_EPSILON**2).sqrt()
     for _ in range(N_ITERATIONS):
-        gram = wide @ wide.mT
-        wide = a * wide + (b * gram + c * (gram @ gram)) @ wide
+        gram = torch.bmm(own, own.mT)
+        own = torch.baddbmm(own, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), own, beta=a)
+    wide = own.reshape(wide.shape)
     return wide.mT if x.shape[-2] > x.shape[-1] else wide
 
 
