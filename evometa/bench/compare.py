@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import stats
 
 from evometa.bench.statistics import estimate, mean
 from evometa.config import TaskSource
@@ -50,6 +52,7 @@ class Comparison:
         difference: mean of genome minus rival, task by task; negative where the genome is better.
         interval: 95 % bootstrap interval of ``difference`` over tasks (percentile, 10,000 resamples).
         wins: share of tasks on which the genome ends lower.
+        wins_interval: its 95 % interval (Wilson 1927).
         n_lost: the genome's runs that diverged; they count with their initial loss.
         metric: title of the unit that the family tells its losses in; None for most.
         genome_metric, rival_metric: means of the final losses in that unit; None without.
@@ -65,6 +68,7 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     wins: float
+    wins_interval: tuple[float, float]
     n_lost: int
     metric: str | None = None
     genome_metric: float | None = None
@@ -87,10 +91,12 @@ def compare(
     n_points: int,
     seed: int,
     device: torch.device,
+    per_decade: int = 4,
 ) -> Comparison:
     """Train both on ``n_tasks`` tasks of ``split`` and compare their final losses.
 
-    The rival's learning rate is tuned over ``n_points`` quarter-decade steps on as many meta_train tasks.
+    The rival's learning rate is tuned over ``n_points`` values, so many in a decade, on as many meta_train
+    tasks.
     """
 
     def tasks(of: Split, purpose: str) -> TaskRequest:
@@ -98,7 +104,13 @@ def compare(
         return request(source.use, source.options, of, n_tasks, source.horizon + 1, stream)
 
     tuned = tune(
-        rival.rule, tasks("meta_train", "tuning"), n_points, device, genes=rival.genes, criterion=mean_scores
+        rival.rule,
+        tasks("meta_train", "tuning"),
+        n_points,
+        device,
+        genes=rival.genes,
+        criterion=mean_scores,
+        ratio=math.pow(10.0, 1 / per_decade),
     )
     held_out = tasks(split, "held out")
     mine = evaluate([candidate], held_out, device)
@@ -116,6 +128,7 @@ def compare(
         difference=float((a - b).mean()),
         interval=_interval(a - b, seed),
         wins=float((a < b).mean()),
+        wins_interval=_share_interval(int((a < b).sum()), n_tasks),
         n_lost=int((mine.status[0] != "complete").sum()),
         metric=metric.title if metric else None,
         genome_metric=float(metric.of(a).mean()) if metric else None,
@@ -149,3 +162,9 @@ def _interval(differences: FloatArray, seed: int) -> tuple[float, float]:
         return float(differences[0]), float(differences[0])
     found = estimate(mean, differences[None], rng=numpy_generator(seed, "compare", "bootstrap"))
     return found.low, found.high
+
+
+def _share_interval(n: int, of: int) -> tuple[float, float]:
+    """Wilson's, which says something also where all or none of the tasks were won."""
+    found = stats.binomtest(n, of).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)

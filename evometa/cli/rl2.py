@@ -1,4 +1,4 @@
-"""``evometa rl2 FILE``: a recurrent policy learns to learn on bandits or small decision processes."""
+"""``evometa rl2 FILE``: a recurrent policy learns to learn, on bandits, decision processes or trainings."""
 
 from __future__ import annotations
 
@@ -42,43 +42,66 @@ def rl2(
     learner = RL2(family, config.training.hidden)
     weights = learner.train(config.training, config.seed, report)
     seconds = monotonic() - begun
-    tested = derive_seed(config.seed, "test")
-    found = rivals(config, family, tested)
-    found["RL², drawn"] = learner.total_rewards(weights, config.test_trials, tested, greedy=False)
-    found["RL², likeliest action"] = learner.total_rewards(weights, config.test_trials, tested)
+    tested, unseen = derive_seed(config.seed, "test"), RL2(family.unseen(), config.training.hidden)
+    found = rivals(config, unseen.family, tested)
+    found["RL², drawn"] = unseen.rewards(weights, config.test_trials, tested, greedy=False)
+    found["RL², likeliest action"] = unseen.rewards(weights, config.test_trials, tested)
     emit_report(_report(config, family, found, seconds), form)
 
 
 def rivals(config: RL2Config, family: TrialFamily, seed: int) -> dict[str, Tensor]:
-    """What strategies from the literature earn on the test's trials, ``(n,)`` each."""
+    """What others earn by every step of the test's trials, ``(S, n)`` each."""
     from evometa.environments.bandits import BernoulliBandits
-    from evometa.environments.strategies import STRATEGIES, random_rewards, total_rewards
+    from evometa.environments.strategies import STRATEGIES, blind_rewards, rewards
+    from evometa.environments.training_trials import TrainingTrials
     from evometa.rng import torch_generator
+    from evometa.rules.controller import MOVES
 
     n_trials = config.test_trials
     if isinstance(family, BernoulliBandits):
         return {
-            name: total_rewards(family, strategy, n_trials, torch_generator(seed, name))
+            name: rewards(family, strategy, n_trials, torch_generator(seed, name))
             for name, strategy in STRATEGIES.items()
         }
-    return {"random": random_rewards(family, n_trials, torch_generator(seed, "random"))}
+    found = {"random": blind_rewards(family, n_trials, torch_generator(seed, "random"))}
+    if isinstance(family, TrainingTrials):
+        generator = torch_generator(seed, "trials")  # the policy's tasks
+        found["constant rate"] = blind_rewards(family, n_trials, generator, MOVES.index(0))
+    return found
 
 
 def _report(config: RL2Config, family: TrialFamily, found: dict[str, Tensor], seconds: float) -> Report:
-    rows = [
-        {
-            "strategy": name,
-            "total_reward": float(earned.mean()),
-            "standard_error": float(earned.std()) / len(earned) ** 0.5,
-        }
-        for name, earned in found.items()
+    rows = [_row(name, earned, family.n_episodes) for name, earned in found.items()]
+    columns = [
+        Column("strategy"),
+        Column("total_reward"),
+        Column("standard_error"),
+        Column("first_episode", "first\nepisode"),
+        Column("last_episode", "last\nepisode"),
+        Column("gain", "more in\nthe last"),
+        Column("gain_error", "standard\nerror"),
     ]
-    columns = [Column("strategy"), Column("total_reward"), Column("standard_error")]
     facts = [
         Fact("family", family.name, "processes"),
         Fact("n_steps", family.n_steps, "steps of a trial"),
+        Fact("n_episodes", family.n_episodes, "episodes of a trial"),
         Fact("n_trials", config.test_trials, "test trials"),
         Fact("training_seconds", seconds, "training", show=duration),
     ]
     listing = Listing("Total reward of a trial", columns, rows)
     return Report(config.description or "RL²", facts, [Section("strategies", listing)])
+
+
+def _row(name: str, earned: Tensor, n_episodes: int) -> dict[str, object]:
+    """Means over trials, with standard errors, of all rewards ``(S, n)`` and of two episodes'."""
+    by_episode = earned.reshape(n_episodes, -1, earned.shape[1]).sum(dim=1)
+    total, first, last = by_episode.sum(dim=0), by_episode[0], by_episode[-1]
+    return {
+        "strategy": name,
+        "total_reward": float(total.mean()),
+        "standard_error": float(total.std()) / len(total) ** 0.5,
+        "first_episode": float(first.mean()),
+        "last_episode": float(last.mean()),
+        "gain": float((last - first).mean()),
+        "gain_error": float((last - first).std()) / len(first) ** 0.5,
+    }

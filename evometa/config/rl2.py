@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -13,6 +13,7 @@ from evometa.config.loading import Form, load_form
 from evometa.environments.bandits import BernoulliBandits
 from evometa.environments.rl2 import Training
 from evometa.environments.tabular_mdps import TabularMDPs
+from evometa.environments.training_trials import TrainingTrials
 from evometa.environments.trials import TrialFamily
 from evometa.errors import ConfigError, unknown
 
@@ -20,6 +21,7 @@ _SECTION = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _FAMILIES: dict[str, type[TrialFamily]] = {
     BernoulliBandits.name: BernoulliBandits,
     TabularMDPs.name: TabularMDPs,
+    TrainingTrials.name: TrainingTrials,
 }
 
 
@@ -29,11 +31,11 @@ class TrialSource:
 
     Attributes:
         use: the family of processes.
-        options: its options, whole numbers.
+        options: its options.
     """
 
-    use: Literal["bandits", "tabular_mdps"]
-    options: dict[str, int] = Field(default_factory=dict)
+    use: Literal["bandits", "tabular_mdps", "trainings"]
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_SECTION)

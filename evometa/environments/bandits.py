@@ -32,6 +32,10 @@ class BernoulliBandits(TrialFamily):
         return self.arms
 
     @property
+    def n_episodes(self) -> int:
+        return self.pulls
+
+    @property
     def n_steps(self) -> int:
         return self.pulls
 

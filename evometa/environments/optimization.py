@@ -85,9 +85,29 @@ class Episodes:
 
     def begin(self, n_tasks: int, generator: np.random.Generator) -> OptimizationProcess:
         """An episode of ``n_tasks`` trainings; everything in it comes from one draw of ``generator``."""
-        seed = int(generator.integers(2**63 - 1))
-        wanted = TaskRequest(self._task, self._options, self._split, n_tasks, self._horizon + 1, seed)
-        return OptimizationProcess(self._learner, prepare(wanted, torch.device("cpu")), self._horizon)
+        return self.of(n_tasks, int(generator.integers(2**63 - 1)))
+
+    def of(self, n_tasks: int, seed: int, n_rollouts: int = 1, *, repetition: int = 0) -> OptimizationProcess:
+        """An episode of ``n_rollouts`` trainings of each of the ``n_tasks`` tasks of ``seed``.
+
+        Another ``repetition`` trains other models with other minibatches on the same tasks.
+        """
+        wanted = TaskRequest(
+            self._task,
+            self._options,
+            self._split,
+            n_tasks,
+            self._horizon + 1,
+            seed,
+            repetition=repetition,
+        )
+        parts = prepare(wanted, torch.device("cpu"))
+        return OptimizationProcess(self._learner, parts, self._horizon, n_rollouts)
+
+    @property
+    def interval(self) -> int:
+        """Inner steps of a step of the environment."""
+        return self._rule.interval
 
     def moves(self, actions: Array) -> Tensor:
         """Octaves ``(T, C)`` of a batch of actions."""

@@ -17,11 +17,12 @@ from evometa.inner.task_set import PreparedTasks
 from evometa.layout import Layout
 from evometa.meta.augmentation import Part
 from evometa.meta.reward import Level, rewards
+from evometa.meta.rollouts import seen_now
 from evometa.meta.training import observed, start, train_losses, train_part
 from evometa.rules.base import Hyper, StepContext, UpdateRule
 from evometa.rules.controller import ControllerRule
 from evometa.rules.learner import Learner
-from evometa.trees import Tree, take, under_prefix
+from evometa.trees import Tree
 
 
 class DrivenRule(UpdateRule):
@@ -45,8 +46,9 @@ class DrivenRule(UpdateRule):
 
 
 class OptimizationProcess:
-    """One episode: trainings of T tasks side by side, from fresh models to the horizon.
+    """One episode: B trainings side by side, R of each of T tasks, from fresh models to the horizon.
 
+    Training r·T + t is of task t. Those of one task begin with the same model and see the same minibatches.
     A training whose loss is not finite goes on to the end like the others, for nothing: it is seen as zeros,
     and no reward follows its loss.
 
@@ -54,23 +56,26 @@ class OptimizationProcess:
         learner: of a controller; its schedule must not be learned.
         parts: the tasks, with minibatches for ``horizon + 1`` steps.
         horizon: inner steps.
+        n_rollouts: R.
     """
 
-    def __init__(self, learner: Learner, parts: Sequence[PreparedTasks], horizon: int) -> None:
+    def __init__(
+        self, learner: Learner, parts: Sequence[PreparedTasks], horizon: int, n_rollouts: int = 1
+    ) -> None:
         controller = learner.rule
         if not isinstance(controller, ControllerRule):
             raise TypeError(f"only controllers decide anything, got rule {learner.family!r}")
         self._controller = controller
         self._parts = tuple(Part(part.tasks, part.params, part.indices) for part in parts)
         params = self._parts[0].params
-        hyper = {name: params.new_tensor([value]) for name, value in learner.hyper.items()}
-        moves = params.new_zeros((1, len(controller.controls), 0))
+        hyper = {name: params.new_full((n_rollouts,), value) for name, value in learner.hyper.items()}
+        moves = params.new_zeros((n_rollouts, len(controller.controls), 0))
         driven = learner.with_rule(DrivenRule(controller))
-        self._cohort = Cohort(driven, {"rule.moves": moves}, hyper, 1)
+        self._cohort = Cohort(driven, {"rule.moves": moves}, hyper, n_rollouts)
         self._horizon = horizon
         self._states = start(self._cohort, self._parts)
         self._levels = tuple(
-            Level.at_first(state.losses[0], part.tasks.noise_floor)
+            Level.at_first(state.losses, part.tasks.noise_floor)
             for part, state in zip(self._parts, self._states, strict=True)
         )
 
@@ -86,41 +91,39 @@ class OptimizationProcess:
 
     @property
     def losses(self) -> Tensor:
-        """Training losses now, ``(T,)``."""
-        return torch.cat([state.losses[0] for state in self._states])
+        """Training losses now, ``(B,)``."""
+        return torch.cat([state.losses for state in self._states], dim=1).flatten()
 
     @property
     def lost(self) -> Tensor:
-        """Which trainings are lost, ``(T,)``."""
-        return torch.cat([level.lost for level in self._levels])
+        """Which trainings are lost, ``(B,)``."""
+        return torch.cat([level.lost for level in self._levels], dim=1).flatten()
 
     @torch.no_grad()
     def observe(self) -> Tensor:
-        """What the policy sees, ``(T, F)``; zeros of a training that is lost."""
-        seen = []
-        for part, state in zip(self._parts, self._states, strict=True):
-            like = part.params
-            step, horizon = like.new_tensor(float(state.carry.step)), like.new_tensor(float(self._horizon))
-            context = StepContext(part.tasks.layout, step, horizon, state.losses[0])
-            own = under_prefix("rule", take(state.carry.state, 0))
-            seen.append(self._controller.observe(own, state.grads[0], context)[0].T)
-        rows = torch.cat(seen)
-        return torch.where(self.lost.unsqueeze(-1) | ~torch.isfinite(rows), torch.zeros_like(rows), rows)
+        """What the policy sees, ``(B, F)``; zeros of a training that is lost."""
+        seen = [
+            seen_now(self._controller, part, state, self._horizon)
+            for part, state in zip(self._parts, self._states, strict=True)
+        ]
+        rows = torch.cat(seen, dim=1).flatten(0, 1)
+        return torch.where(self.lost.unsqueeze(-1), torch.zeros_like(rows), rows)
 
     @torch.no_grad()
     def step(self, moves: Tensor) -> Tensor:
-        """Move the settings by ``moves (T, C)`` octaves, train until the next decision; rewards ``(T,)``."""
+        """Move the settings by ``moves (B, C)`` octaves, train until the next decision; rewards ``(B,)``."""
         n_steps = min(self._controller.interval, self._horizon - self.step_number)
-        given = torch.split(moves, [part.tasks.n_tasks for part in self._parts])
+        by_rollout = torch.unflatten(moves, 0, (self._cohort.n_candidates, -1)).mT
+        given = torch.split(by_rollout, [part.tasks.n_tasks for part in self._parts], dim=2)
         states, levels, earned = [], [], []
         for part, state, level, own in zip(self._parts, self._states, self._levels, given, strict=True):
-            cohort = replace(self._cohort, weights={"rule.moves": own.T.unsqueeze(0).contiguous()})
+            cohort = replace(self._cohort, weights={"rule.moves": own.contiguous()})
             trained = train_part(
                 cohort, part, state, n_steps, self._horizon, observed, train_losses, given_up=True
             )
-            each, after = rewards(level, trained.losses[:, 0], part.tasks.noise_floor)
+            each, after = rewards(level, trained.losses, part.tasks.noise_floor)
             states.append(trained.end)
             levels.append(after)
             earned.append(each.sum(dim=0))
         self._states, self._levels = tuple(states), tuple(levels)
-        return torch.cat(earned)
+        return torch.cat(earned, dim=1).flatten()

@@ -168,6 +168,6 @@ class RL2:
         outputs = policy_outputs(self.policy, weights, experience.seen[:-1], experience.hidden)
         return log_probability("discrete", outputs, experience.acted, torch.ones(1, 1))
 
-    def total_rewards(self, weights: Tree, n_trials: int, seed: int, *, greedy: bool = True) -> Tensor:
-        """What the policy earns in trials of ``n_trials`` processes, ``(n_trials,)``."""
-        return self.explore(weights, n_trials, 1, seed, greedy=greedy).rewards.sum(dim=0)[0]
+    def rewards(self, weights: Tree, n_trials: int, seed: int, *, greedy: bool = True) -> Tensor:
+        """What the policy earns by every step of trials of ``n_trials`` processes, ``(S, n_trials)``."""
+        return self.explore(weights, n_trials, 1, seed, greedy=greedy).rewards[:, 0]

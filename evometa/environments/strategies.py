@@ -77,27 +77,27 @@ STRATEGIES: dict[str, Values] = {
 
 
 @torch.no_grad()
-def total_rewards(
-    bandits: BernoulliBandits, strategy: Values, n_trials: int, generator: torch.Generator
-) -> Tensor:
-    """What ``strategy`` earns in each of ``n_trials`` trials, ``(n_trials,)``."""
+def rewards(bandits: BernoulliBandits, strategy: Values, n_trials: int, generator: torch.Generator) -> Tensor:
+    """What ``strategy`` earns by every pull of ``n_trials`` trials, ``(S, n_trials)``."""
     trials = bandits.begin(n_trials, 1, generator)
     successes, failures = torch.zeros((2, n_trials, bandits.arms))
-    total = torch.zeros(n_trials)
+    earned = []
     for pull in range(bandits.pulls):
         chosen = strategy(successes, failures, pull, generator).argmax(dim=1)
         paid, _ = trials.step(chosen)
         successes[torch.arange(n_trials), chosen] += paid
         failures[torch.arange(n_trials), chosen] += 1 - paid
-        total += paid
-    return total
+        earned.append(paid)
+    return torch.stack(earned)
 
 
 @torch.no_grad()
-def random_rewards(family: TrialFamily, n_trials: int, generator: torch.Generator) -> Tensor:
-    """What any actions earn in trials of ``n_trials`` processes, ``(n_trials,)``."""
-    trials, total = family.begin(n_trials, 1, generator), torch.zeros(n_trials)
+def blind_rewards(
+    family: TrialFamily, n_trials: int, generator: torch.Generator, action: int | None = None
+) -> Tensor:
+    """What any actions, or always ``action``, earn by each step of ``n_trials`` trials, ``(S, n_trials)``."""
+    trials, earned = family.begin(n_trials, 1, generator), []
     for _ in range(family.n_steps):
         actions = torch.randint(family.n_actions, (n_trials,), generator=generator)
-        total += trials.step(actions)[0]
-    return total
+        earned.append(trials.step(actions if action is None else torch.full_like(actions, action))[0])
+    return torch.stack(earned)

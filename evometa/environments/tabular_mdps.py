@@ -39,6 +39,10 @@ class TabularMDPs(TrialFamily):
         return self.actions
 
     @property
+    def n_episodes(self) -> int:
+        return self.episodes
+
+    @property
     def n_steps(self) -> int:
         return self.episodes * self.length
 

@@ -50,6 +50,15 @@ class TrialFamily(ABC):
     def n_steps(self) -> int:
         """Steps of a trial, over all its episodes."""
 
+    @property
+    @abstractmethod
+    def n_episodes(self) -> int:
+        """Episodes of a trial, all of equally many steps."""
+
+    def unseen(self) -> TrialFamily:
+        """The family of the processes that a policy is tested on: others of the same kind."""
+        return self
+
     @abstractmethod
     def begin(self, n_tasks: int, n_rollouts: int, generator: torch.Generator) -> Trials:
         """``n_rollouts`` trials of ``n_tasks`` fresh processes each; trial r·n_tasks + t is of process t."""

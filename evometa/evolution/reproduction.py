@@ -155,6 +155,8 @@ def _key(family: str, genes: Genes) -> Hashable:
 @lru_cache(maxsize=4096)
 def _function(learner: Learner) -> Hashable:
     """What is equal for learners that make the same updates before they are meta-trained."""
+    if learner.initialisation is not None:  # from a model's params, of which nothing is known here
+        return learner.genes
     weights = learner.init_weights(torch_generator(0, "function"))
     candidate = Candidate("", learner.family, dict(learner.genes), weights)
     if not is_probed(candidate):

@@ -1,8 +1,9 @@
-"""Deep Q-learning (Mnih et al. 2015) of discrete controllers: replay, and a target network.
+"""Deep Q-learning (Mnih et al. 2015) of discrete controllers: replay, a target network, double estimates.
 
 A controller's outputs are the values of its actions: what is to come of rewards after each, discounted by
-decision. Recurrent ones learn from whole segments, from the state in which these began (Hausknecht & Stone
-2015; Kapturowski et al. 2019).
+decision. The best next action is told by the controller and valued by the target network (double Q-learning,
+van Hasselt, Guez & Silver 2016), so that none is preferred for being overrated. Recurrent ones learn from
+whole segments, from the state in which these began (Hausknecht & Stone 2015; Kapturowski et al. 2019).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections import deque
 
 import torch
 from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
 
 from evometa.genome.genes import Integer, LogReal, Real
 from evometa.genome.space import Genes, Space
@@ -27,13 +27,15 @@ from evometa.trees import Tree, tree_map, under_prefix
 
 #: Segments that one estimate learns from, the latest among them.
 _N_REPLAYED = 4
+#: Of all estimates; exploration falls to its floor meanwhile.
+_SHARE_OF_FALL = 0.5
 
 
 class DQN(Estimator):
     """The gradient of the temporal-difference error on segments of a replay buffer.
 
-    Explores ε-greedily, and learns ``meta.epochs`` times before it explores the next segment. Every
-    ``meta.target_every`` estimates the weights are copied to the target network.
+    Explores ε-greedily, at first blindly, and learns ``meta.epochs`` times before it explores the next
+    segment. Every ``meta.target_every`` estimates the weights are copied to the target network.
     """
 
     name = "dqn"
@@ -47,7 +49,7 @@ class DQN(Estimator):
         return Space(
             (
                 EPOCHS,
-                Real("meta.epsilon", 0.01, 1.0, 0.2, note="share of actions that are drawn blindly"),
+                Real("meta.epsilon", 0.01, 1.0, 0.2, note="share of actions drawn blindly, at last"),
                 LogReal("meta.one_minus_discount", 1e-3, 0.5, 1e-2, note="1 − discount of a decision"),
                 Integer("meta.replay", 1, 256, 32, log=True, note="segments that are remembered"),
                 Integer("meta.target_every", 1, 256, 16, log=True, note="meta-updates between target copies"),
@@ -67,7 +69,9 @@ class _Replaying(Session):
     def __init__(self, problem: MetaProblem) -> None:
         genes = problem.genes[0]
         like = next(iter(problem.cohort.weights.values()))
-        self._rollouts = Rollouts(problem, greedily, 1, per_candidate(problem.genes, "meta.epsilon", like))
+        self._rollouts = Rollouts(problem, greedily, 1)
+        self._floor = per_candidate(problem.genes, "meta.epsilon", like)
+        self._n_estimates = whole(genes, "meta.steps")
         discount = 1 - per_candidate(problem.genes, "meta.one_minus_discount", like)
         self._discount = discount.unsqueeze(-1)
         self._n_epochs = whole(genes, "meta.epochs")
@@ -82,7 +86,8 @@ class _Replaying(Session):
             self._target = tree_map(torch.clone, weights)
         n_inner_steps = 0
         if self._n_made % self._n_epochs == 0:
-            self._buffer.append(self._rollouts.explore(weights))
+            blindly = epsilon(self._n_made / self._n_estimates, self._floor)
+            self._buffer.append(self._rollouts.explore(weights, blindly))
             n_inner_steps = self._buffer[-1].n_inner_steps
         replayed = self._replayed()
         grads = gradients(weights, lambda own: self._loss(own, replayed))
@@ -97,30 +102,41 @@ class _Replaying(Session):
         return [self._buffer[-1], *(self._buffer[place] for place in chosen)]
 
     def _loss(self, weights: Tree, replayed: list[Experience]) -> Tensor:
-        """The mean error over the decisions of all segments, (P,)."""
+        """Half the mean squared error over the decisions of all segments, (P,).
+
+        Squared, where Mnih et al. bound an error's derivative: a loss of the whole training is rare and is to
+        count for all it costs, and values under a bound follow the median.
+        """
         policy, target = self._rollouts.controller.policy, under_prefix("rule", self._target)
         errors, counts = [], []
         for one in replayed:
             values = policy_outputs(policy, under_prefix("rule", weights), one.seen, one.hidden)
             with torch.no_grad():
                 theirs = policy_outputs(policy, target, one.seen, one.hidden)
-                targets = td_targets(theirs, one, self._discount)
+                targets = td_targets(values.detach(), theirs, one, self._discount)
             found = values[:-1].gather(-1, one.acted.long()).squeeze(-1)
-            error = smooth_l1_loss(found, targets, reduction="none") * one.alive[:-1]
+            error = 0.5 * (found - targets).square() * one.alive[:-1]
             errors.append(error.sum(dim=(0, 2)))
             counts.append(one.alive[:-1].sum(dim=(0, 2)))
         return torch.stack(errors).sum(dim=0) / torch.stack(counts).sum(dim=0).clamp(min=1.0)
 
 
-def td_targets(values: Tensor, experience: Experience, discount: Tensor) -> Tensor:
-    """``r + discount·max Q(s')``, ``(D, P, B)``, of a target network's ``values (D + 1, P, B, A)``.
+def td_targets(online: Tensor, target: Tensor, experience: Experience, discount: Tensor) -> Tensor:
+    """``r + discount·Q'(s', argmax Q(s'))``, ``(D, P, B)``, of values ``(D + 1, P, B, A)`` of both networks.
 
-    Nothing is to come after the horizon, or of a training that is lost. ``discount``: to ``(P, B)``.
+    Double Q-learning (van Hasselt, Guez & Silver 2016, equation 4). Nothing is to come after the horizon, or
+    of a training that is lost. ``discount``: to ``(P, B)``.
     """
-    to_come = values[1:].amax(dim=-1) * experience.alive[1:]
+    best = online[1:].argmax(dim=-1, keepdim=True)
+    to_come = target[1:].gather(-1, best).squeeze(-1) * experience.alive[1:]
     if experience.ended and len(to_come):
         to_come = torch.cat([to_come[:-1], torch.zeros_like(to_come[-1:])])
     return experience.rewards + discount * to_come
+
+
+def epsilon(progress: float, floor: Tensor) -> Tensor:
+    """The share of actions drawn blindly: from 1 in a straight line to ``floor`` halfway, and then that."""
+    return torch.maximum(floor, 1 - (1 - floor) * (progress / _SHARE_OF_FALL))
 
 
 def greedily(

@@ -52,7 +52,7 @@ class PolicySession(Session):
     def __init__(self, problem: MetaProblem) -> None:
         like = next(iter(problem.cohort.weights.values()))
         self._scale = per_candidate(problem.genes, "meta.exploration", like)
-        self._rollouts = Rollouts(problem, draw, whole(problem.genes[0], "meta.rollouts"), self._scale)
+        self._rollouts = Rollouts(problem, draw, whole(problem.genes[0], "meta.rollouts"))
 
     def estimate(self, weights: Tree) -> MetaGradient:
         experience, n_inner_steps = self._experience(weights)

@@ -48,7 +48,7 @@ class _Clipping(PolicySession):
     def _experience(self, weights: Tree) -> tuple[Experience, int]:
         n_inner_steps = 0
         if self._kept is None or self._epoch == self._n_epochs:
-            self._kept, self._epoch = self._rollouts.explore(weights), 0
+            self._kept, self._epoch = self._rollouts.explore(weights, self._scale), 0
             with torch.no_grad():
                 self._before = self._log_probability(weights, self._kept)
             n_inner_steps = self._kept.n_inner_steps

@@ -22,7 +22,7 @@ class Reinforce(PolicyGradient):
 
 class _Reinforcing(PolicySession):
     def _experience(self, weights: Tree) -> tuple[Experience, int]:
-        experience = self._rollouts.explore(weights)
+        experience = self._rollouts.explore(weights, self._scale)
         return experience, experience.n_inner_steps
 
     def _loss(self, log_probability: Tensor, advantage: Tensor, experience: Experience) -> Tensor:

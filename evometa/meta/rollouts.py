@@ -98,29 +98,28 @@ class Rollouts:
 
     Args:
         n_rollouts: R, of every task.
-        scale: ``(P,)`` how much each candidate explores.
     """
 
-    def __init__(self, problem: MetaProblem, draw: Draw, n_rollouts: int, scale: Tensor) -> None:
+    def __init__(self, problem: MetaProblem, draw: Draw, n_rollouts: int) -> None:
         self.controller = controller_of(problem)
         self._problem = problem
         self._segments = segments(problem)
         self._n_rollouts = n_rollouts
-        self._scale = scale
         self._learner = problem.cohort.learner.with_rule(ExploringRule(self.controller, draw))
         self._pieces: list[Tensor] = []
         self._trainings: dict[int, tuple[Training, list[Level]]] = {}
 
     @torch.no_grad()
-    def explore(self, weights: Tree) -> Experience:
-        """The next segment, trained with ``weights``, each ``(P, …)``."""
+    def explore(self, weights: Tree, scale: Tensor) -> Experience:
+        """The next segment, trained with ``weights``, each ``(P, …)``; ``scale (P,)`` of exploration."""
         segment = next(self._segments)
         episode = segment.episode
         if segment.start == 0:
             self._trainings.clear()
             self._pieces = pieces(self._problem, episode.parts, self._n_rollouts, self._n_rollouts)
         noise = self._noise(segment)
-        found = [self._train(piece, rows, weights, segment, noise) for piece, rows in enumerate(self._pieces)]
+        own = {**weights, "rule.scale": scale}
+        found = [self._train(piece, rows, own, segment, noise) for piece, rows in enumerate(self._pieces)]
         joined = {name: torch.cat([one[name] for one in found], dim=1) for name in found[0]}
         losses = mean_loss([joined.pop("losses")]).reshape(-1, self._n_rollouts).mean(dim=1)
         first = under_prefix("hidden", joined)
@@ -146,11 +145,13 @@ class Rollouts:
         return drawn.clamp(1e-12, 1 - 1e-12).to(self._problem.device, self._problem.dtype)
 
     def _train(self, piece: int, rows: Tensor, weights: Tree, segment: Segment, noise: Tensor) -> Tree:
-        """What a piece saw, did and got, each ``(D, rows, T, …)``; losses ``(S, rows, T)``."""
+        """What a piece saw, did and got, each ``(D, rows, T, …)``; losses ``(S, rows, T)``.
+
+        ``weights`` are those of an :class:`ExploringRule` but for the noise.
+        """
         candidate, rollout = rows // self._n_rollouts, rows % self._n_rollouts
         own = tree_map(lambda value: value[candidate], weights)
         hyper = tree_map(lambda value: value[candidate], self._problem.cohort.hyper)
-        own["rule.scale"] = self._scale[candidate]
         cohort = replace(
             self._problem.cohort, learner=self._learner, weights=own, hyper=hyper, n_candidates=len(rows)
         )
@@ -209,7 +210,7 @@ class Tape:
         kept, value = self._kept, self.level.value
         acted = value.new_zeros((0, *value.shape, len(self._controller.controls)))
         return {
-            "seen": torch.stack([*kept["seen"], self._seen_now()]),
+            "seen": torch.stack([*kept["seen"], self._seen_last()]),
             "acted": torch.stack(kept["acted"]) if kept["acted"] else acted,
             "rewards": torch.stack(kept["rewards"])
             if kept["rewards"]
@@ -219,18 +220,21 @@ class Tape:
             **self._hidden,
         }
 
-    def _seen_now(self) -> Tensor:
-        """What the policy would see at the segment's end, ``(rows, T, F)``."""
-        carry, layout = self.state.carry, self._part.tasks.layout
-        step = carry.params.new_tensor(float(carry.step))
-        horizon = carry.params.new_tensor(float(self._segment.episode.horizon))
+    def _seen_last(self) -> Tensor:
+        return seen_now(self._controller, self._part, self.state, self._segment.episode.horizon)
 
-        def of_one(state: Tree, grads: Tensor, losses: Tensor) -> Tensor:
-            context = StepContext(layout, step, horizon, losses)
-            return known(self._controller.observe(state, grads, context)[0]).T
 
-        state = under_prefix("rule", carry.state)
-        return torch.vmap(of_one)(state, self.state.grads, self.state.losses)
+def seen_now(controller: ControllerRule, part: Part, state: PartState, horizon: int) -> Tensor:
+    """What a policy would see of trainings that stand at ``state``, ``(P, T, F)``."""
+    carry, layout = state.carry, part.tasks.layout
+    step, planned = (carry.params.new_tensor(float(number)) for number in (carry.step, horizon))
+
+    def of_one(own: Tree, grads: Tensor, losses: Tensor) -> Tensor:
+        context = StepContext(layout, step, planned, losses)
+        return known(controller.observe(own, grads, context)[0]).T
+
+    found: Tensor = torch.vmap(of_one)(under_prefix("rule", carry.state), state.grads, state.losses)
+    return found
 
 
 def known(rows: Tensor) -> Tensor:

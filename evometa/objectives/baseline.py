@@ -66,13 +66,14 @@ def tune(
     *,
     genes: Genes = _DEFAULT_GENES,
     criterion: Callable[[UnrollRecord], list[float]] | None = None,
+    ratio: float = QUARTER_DECADE,
     max_bytes: int | None = None,
 ) -> TunedBaseline:
     """Tune ``rule``'s learning rate on the tasks of ``wanted`` over at least ``n_points`` grid points.
 
     ``genes`` sets others of its genes; ``criterion`` gives each candidate of a record a score to minimise,
-    by default :func:`relative_scores`. Of equal scores the smaller rate wins. ``max_bytes`` bounds the memory
-    that this takes.
+    by default :func:`relative_scores`. Of equal scores the smaller rate wins. ``ratio`` is that of neighbours
+    on the grid. ``max_bytes`` bounds the memory that this takes.
     """
     judge = criterion or relative_scores
     gene = learner_space(RULES[rule])["lr"]
@@ -80,6 +81,9 @@ def tune(
     first = -(n_points // 2)
     exponents = list(range(first, first + n_points))
     scores: dict[int, float] = {}
+
+    def rate(exponent: int) -> float:
+        return _CENTRE * math.pow(ratio, exponent)
 
     def measured(rates: list[float]) -> list[float]:
         candidates = [baseline_candidate(rule, rate, genes) for rate in rates]
@@ -90,19 +94,15 @@ def tune(
         return [score for record in records for score in judge(record)]
 
     while True:
-        fresh = [e for e in exponents if e not in scores and low <= _rate(e) <= high]
-        scores.update(zip(fresh, measured([_rate(e) for e in fresh]), strict=True))
+        fresh = [e for e in exponents if e not in scores and low <= rate(e) <= high]
+        scores.update(zip(fresh, measured([rate(e) for e in fresh]), strict=True))
         best = min(scores, key=lambda e: (scores[e], e))
         wider = {min(scores): best - 2, max(scores): best + 2}.get(best)
-        if wider is None or not low <= _rate(wider) <= high:
+        if wider is None or not low <= rate(wider) <= high:
             break
         exponents = list(range(min(best, wider), max(best, wider) + 1))
     order = sorted(scores)
-    return TunedBaseline(rule, _rate(best), tuple(map(_rate, order)), tuple(scores[e] for e in order))
-
-
-def _rate(exponent: int) -> float:
-    return _CENTRE * QUARTER_DECADE**exponent
+    return TunedBaseline(rule, rate(best), tuple(map(rate, order)), tuple(scores[e] for e in order))
 
 
 def relative_scores(record: UnrollRecord) -> list[float]:

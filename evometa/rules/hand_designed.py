@@ -62,7 +62,7 @@ class HandDesignedRule(UpdateRule):
         elif row.second == "average":
             new["second"] = state["second"].lerp(grads.square(), numbers["second"])
         if row.second != "none":
-            direction = direction / (_root(new["second"]) + numbers["eps"])
+            direction = direction / (root(new["second"]) + numbers["eps"])
         if row.sign:
             direction = direction.sign()
         step = direction * numbers["scale"]
@@ -159,12 +159,12 @@ class HandDesignedRule(UpdateRule):
             numbers["eps"] = hyper["eps"]
         if row.bias_corrected:
             if row.direction == "moment":
-                numbers["scale"] = numbers["scale"] / _bias_correction(hyper["one_minus_beta1"], count)
+                numbers["scale"] = numbers["scale"] / bias_correction(hyper["one_minus_beta1"], count)
             if row.direction == "blend":
-                corrected = _bias_correction(hyper["one_minus_beta1"], count)
+                corrected = bias_correction(hyper["one_minus_beta1"], count)
                 numbers["of_moment"] = (1 - hyper["gradient_share"]) / corrected
             # g/(√(v/c) + eps) = √c·g/(√v + √c·eps): a correction of scalars saves a pass over N
-            correction = _bias_correction(hyper["one_minus_beta2"], count).sqrt()
+            correction = bias_correction(hyper["one_minus_beta2"], count).sqrt()
             numbers["scale"] = numbers["scale"] * correction
             numbers["eps"] = numbers["eps"] * correction
         if row.schedules_momentum:
@@ -217,12 +217,12 @@ def _with_product(counted: Tree, product: Tensor | None) -> Tree:
     return counted | mixed
 
 
-def _root(second: Tensor) -> Tensor:
+def root(second: Tensor) -> Tensor:
     """√v, with a finite derivative at v = 0, where a meta-gradient would turn 0·∞ into NaN."""
     return second.clamp(min=torch.finfo(second.dtype).tiny).sqrt()
 
 
-def _bias_correction(one_minus_beta: Tensor, count: Tensor) -> Tensor:
+def bias_correction(one_minus_beta: Tensor, count: Tensor) -> Tensor:
     """``1 − βⁿ`` at update n: through logarithms, since 1 − 0.999 in float32 keeps five digits only."""
     return -torch.expm1(count * torch.log1p(-one_minus_beta))
 

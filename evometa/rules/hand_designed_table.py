@@ -74,21 +74,27 @@ class Row:
         return self.direction == "lookahead" and self.first == "average"
 
 
-def _lr(default: float, low: float, high: float) -> Gene:
+def learning_rate(default: float, low: float, high: float) -> Gene:
+    """The learning rate."""
     return LogReal("lr", low, high, default, note="learning rate")
 
 
-def _momentum() -> Gene:
-    return LogReal("one_minus_momentum", 1e-3, 1.0, 0.1, note="1 − momentum coefficient μ of the heavy ball")
+def momentum(default: float = 0.1) -> Gene:
+    """1 − μ of a momentum."""
+    return LogReal(
+        "one_minus_momentum", 1e-3, 1.0, default, note="1 − momentum coefficient μ of the heavy ball"
+    )
 
 
-def _beta1(default: float = 0.1) -> Gene:
+def beta1(default: float = 0.1) -> Gene:
+    """1 − β₁ of an average of gradients."""
     return LogReal(
         "one_minus_beta1", 1e-3, 1.0, default, note="1 − β₁: weight of the newest gradient in the direction"
     )
 
 
-def _beta2(default: float) -> Gene:
+def beta2(default: float) -> Gene:
+    """1 − β₂ of an average of squared gradients."""
     return LogReal(
         "one_minus_beta2", 1e-5, 1.0, default, note="1 − β₂: weight of the newest squared gradient"
     )
@@ -104,7 +110,8 @@ def _eps(default: float) -> Gene:
     return LogReal("eps", 1e-12, 1e-1, default, note="added to the root of the second moment")
 
 
-def _weight_decay() -> Gene:
+def weight_decay() -> Gene:
+    """Decoupled weight decay."""
     return LogReal(
         "weight_decay", 1e-6, 1.0, 1e-2, note="decoupled weight decay per step, times the learning rate"
     )
@@ -120,14 +127,14 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="sgd",
         summary="stochastic gradient descent",
-        genes=(_lr(0.1, 1e-5, 10.0),),
+        genes=(learning_rate(0.1, 1e-5, 10.0),),
         direction="gradient",
         source="Robbins & Monro 1951",
     ),
     Row(
         name="momentum",
         summary="gradient descent with heavy-ball momentum",
-        genes=(_lr(0.03, 1e-5, 10.0), _momentum()),
+        genes=(learning_rate(0.03, 1e-5, 10.0), momentum()),
         direction="moment",
         first="sum",
         source="Polyak 1964",
@@ -135,7 +142,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="nesterov",
         summary="gradient descent with Nesterov momentum",
-        genes=(_lr(0.03, 1e-5, 10.0), _momentum()),
+        genes=(learning_rate(0.03, 1e-5, 10.0), momentum()),
         direction="lookahead",
         first="sum",
         source="Sutskever et al. 2013",
@@ -143,7 +150,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="rmsprop",
         summary="gradient divided by the root of its mean square",
-        genes=(_lr(3e-3, 1e-7, 1.0), _beta2(0.01), _eps(1e-8)),
+        genes=(learning_rate(3e-3, 1e-7, 1.0), beta2(0.01), _eps(1e-8)),
         direction="gradient",
         second="average",
         source="Tieleman & Hinton 2012",
@@ -151,7 +158,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="adagrad",
         summary="gradient divided by the root of the sum of its squares",
-        genes=(_lr(3e-2, 1e-7, 1.0), _eps(1e-10)),
+        genes=(learning_rate(3e-2, 1e-7, 1.0), _eps(1e-10)),
         direction="gradient",
         second="total",
         source="Duchi, Hazan & Singer 2011",
@@ -159,7 +166,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="adam",
         summary="bias-corrected momentum divided by the root of the mean square",
-        genes=(_lr(3e-3, 1e-7, 1.0), _beta1(), _beta2(1e-3), _eps(1e-8)),
+        genes=(learning_rate(3e-3, 1e-7, 1.0), beta1(), beta2(1e-3), _eps(1e-8)),
         direction="moment",
         first="average",
         second="average",
@@ -169,7 +176,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="adamw",
         summary="Adam with decoupled weight decay",
-        genes=(_lr(3e-3, 1e-7, 1.0), _beta1(), _beta2(1e-3), _eps(1e-8), _weight_decay()),
+        genes=(learning_rate(3e-3, 1e-7, 1.0), beta1(), beta2(1e-3), _eps(1e-8), weight_decay()),
         direction="moment",
         first="average",
         second="average",
@@ -179,7 +186,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="nadam",
         summary="Adam that looks one momentum step ahead",
-        genes=(_lr(3e-3, 1e-7, 1.0), _beta1(), _beta2(1e-3), _eps(1e-8), _momentum_decay()),
+        genes=(learning_rate(3e-3, 1e-7, 1.0), beta1(), beta2(1e-3), _eps(1e-8), _momentum_decay()),
         direction="lookahead",
         first="average",
         second="average",
@@ -190,9 +197,9 @@ TABLE: tuple[Row, ...] = (
         name="qhadam",
         summary="Adam that follows a blend of the gradient and its moving average",
         genes=(
-            _lr(3e-3, 1e-7, 1.0),
-            _beta1(0.005),
-            _beta2(1e-3),
+            learning_rate(3e-3, 1e-7, 1.0),
+            beta1(0.005),
+            beta2(1e-3),
             _eps(1e-8),
             Real("gradient_share", 0.0, 1.0, 0.3, note="1 − ν₁: share of the gradient in the direction"),
         ),
@@ -205,7 +212,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="lion",
         summary="sign of a mixture of gradient and momentum, with decoupled weight decay",
-        genes=(_lr(1e-3, 1e-7, 1.0), _beta1(), _moment_decay(), _weight_decay()),
+        genes=(learning_rate(1e-3, 1e-7, 1.0), beta1(), _moment_decay(), weight_decay()),
         direction="mixture",
         first="average",
         sign=True,

@@ -11,6 +11,7 @@ from evometa.rules.hand_designed import HAND_DESIGNED
 from evometa.rules.hierarchical import HierarchicalFamily
 from evometa.rules.meta_lstm import MetaLSTMFamily
 from evometa.rules.mlp import MLPFamily
+from evometa.rules.muon import MuonFamily
 from evometa.rules.proximal import ProximalFamily
 from evometa.rules.recurrent import RecurrentFamily
 from evometa.rules.schedule_base import ScheduleFamily
@@ -26,6 +27,7 @@ for _family in (
     MLPFamily(),
     MetaLSTMFamily(),
     ProximalFamily(),
+    MuonFamily(),
     *CONTROLLERS,
     HierarchicalFamily(),
     AttentionFamily(),

@@ -22,6 +22,7 @@ from evometa.genome.genes import LogReal
 from evometa.genome.space import Genes, Space
 from evometa.layout import Layout
 from evometa.rules.base import Hyper, RuleFamily, StepContext, UpdateRule
+from evometa.rules.hand_designed import bias_correction
 from evometa.rules.symbolic_algebra import simplified
 from evometa.rules.symbolic_gene import KNOWN, Expression, constant_name, decay_name
 from evometa.rules.symbolic_noise import noise
@@ -108,7 +109,7 @@ class SymbolicRule(UpdateRule):
                 new[one.name] = state[one.name].lerp(grads, newest[decay_name(GENE, one.slot)])
         count = (context.step + 1).to(grads.dtype)
         corrections = {
-            one.name: _bias_correction(newest[decay_name(GENE, one.slot)], count) for one in self.corrected
+            one.name: bias_correction(newest[decay_name(GENE, one.slot)], count) for one in self.corrected
         }
         shared: Tree = {}
         for name, value in self.shared:
@@ -120,11 +121,6 @@ class SymbolicRule(UpdateRule):
 def _shifted(one_minus_beta: Tensor, shift: Tensor) -> Tensor:
     """1 − β after a shift of logit β; the same where the shift is 0."""
     return one_minus_beta / (one_minus_beta + (1 - one_minus_beta) * shift.exp())
-
-
-def _bias_correction(one_minus_beta: Tensor, count: Tensor) -> Tensor:
-    """``1 − βⁿ`` at update n, without the digits that 1 − 0.999 loses in float32."""
-    return -torch.expm1(count * torch.log1p(-one_minus_beta))
 
 
 class _Compiler:

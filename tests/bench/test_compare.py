@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ def test_a_rule_against_itself_is_undecided() -> None:
     assert found.interval == (0.0, 0.0)
     assert found.verdict == "undecided"
     assert found.wins == 0.0
+    assert found.wins_interval == pytest.approx((0.0, 1.96**2 / (64 + 1.96**2)), abs=1e-4)  # Wilson 1927
 
 
 def test_better_and_worse_are_told_by_the_side_of_zero() -> None:
@@ -44,6 +47,7 @@ def test_better_and_worse_are_told_by_the_side_of_zero() -> None:
     assert better.verdict == "better"
     assert better.interval[1] < 0
     assert better.wins > 0.5
+    assert better.wins_interval[0] < better.wins <= better.wins_interval[1]
 
 
 def test_a_diverging_genome_counts_with_its_initial_loss() -> None:
@@ -60,6 +64,16 @@ def test_equal_seeds_give_equal_comparisons_and_genes_of_the_rival_count() -> No
     assert heavy.label == "momentum:one_minus_momentum=0.01"
     other = compare(candidate, heavy, SOURCE, split="meta_test", n_tasks=64, n_points=9, seed=0, device=CPU)
     assert other.rival_mean != against_momentum(candidate).rival_mean
+
+
+def test_a_finer_grid_finds_a_rate_between_and_is_no_worse_where_it_was_tuned() -> None:
+    split: dict[str, Any] = {"split": "meta_test", "n_tasks": 16, "seed": 0, "device": CPU}
+    constant = baseline_candidate("sgd", 0.01)
+    coarse = compare(constant, Rival("sgd", {}), SOURCE, n_points=9, **split)
+    fine = compare(constant, Rival("sgd", {}), SOURCE, n_points=33, per_decade=16, **split)
+    steps = math.log10(fine.learning_rate / coarse.learning_rate) * 16
+    assert steps == pytest.approx(round(steps))
+    assert 0 < abs(round(steps)) < 4
 
 
 def test_tasks_without_a_finite_first_loss_cannot_be_compared_on() -> None:

@@ -154,7 +154,20 @@ def test_compare_tells_which_is_better_and_by_how_much(evometa) -> None:
     for row in rows:
         low, high = row["interval"]
         assert low <= row["difference"] <= high
+        assert row["wins_interval"][0] <= row["wins"] <= row["wins_interval"][1]
         assert row["verdict"] in ("better", "worse", "undecided")
+
+
+def test_compare_on_tasks_that_the_campaign_has_not_seen(evometa) -> None:
+    arguments = ("compare", "tiny", "--knee", "--with", "sgd", "--tasks", 4, "--points", 2, "-f", "json")
+    (own,) = json.loads(evometa(*arguments).out)
+    (same,) = json.loads(evometa(*arguments, "--on", "quadratic:dim=3").out)
+    (longer,) = json.loads(evometa(*arguments, "--horizon", 40).out)
+    (elsewhere,) = json.loads(evometa(*arguments, "--on", "rosenbrock:dims=[2]", "--horizon", 9).out)
+    assert same == own
+    assert [row["horizon"] for row in (own, longer, elsewhere)] == [6, 40, 9]
+    assert longer["rival_mean"] < own["rival_mean"]  # tuned for the longer training
+    assert elsewhere["tasks"] == "rosenbrock"
 
 
 def test_a_family_with_a_metric_is_told_in_it(
@@ -187,6 +200,8 @@ def test_a_family_with_a_metric_is_told_in_it(
         (("--with", "sgd:lr"), "'lr' is not GENE=VALUE"),
         (("--with", "sgd:momentun=0.9"), "unknown gene 'momentun'"),
         (("--with", "sgd", "--split", "train"), "meta_train, meta_valid, meta_test"),
+        (("--with", "sgd", "--on", "quadratics"), "did you mean 'quadratic'"),
+        (("--with", "sgd", "--on", "quadratic:size=3"), "'size'"),
     ],
 )
 def test_compare_refuses_what_it_cannot_compare_with(evometa, arguments, problem) -> None:

@@ -29,9 +29,13 @@ def test_every_study_runs_and_tells_what_is_earned(study: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["n_steps"] == load_rl2(study).family().n_steps
+    for row in found["strategies"]:
+        assert row["gain"] == pytest.approx(row["last_episode"] - row["first_episode"], abs=1e-5)
     names = [row["strategy"] for row in found["strategies"]]
     assert names[0] == "random"
     assert names[-2:] == ["RL², drawn", "RL², likeliest action"]
+    if found["family"] == "trainings":
+        assert names[1] == "constant rate"
     if found["family"] == "bandits":
         assert "Thompson sampling" in names
         assert all(0 <= row["total_reward"] <= found["n_steps"] for row in found["strategies"])

@@ -100,7 +100,9 @@ def test_a_training_is_the_same_in_every_chunk(name: str, draw: str | int, kerne
     if kernels and RULES[name].learned and not members[0].learner.rule.has_kernel(probe, probe):
         pytest.skip("there is no kernel here")
     with nullcontext() if kernels else native.disabled():
-        exact = members[0].learner.rule.has_kernel(probe, probe) or (ON_CPU and not RULES[name].learned)
+        rule = members[0].learner.rule
+        without_products = rule.elementwise and not RULES[name].learned
+        exact = rule.has_kernel(probe, probe) or (ON_CPU and without_products)
         # Learning rates may be such that a training multiplies every rounding.
         dtype, sizes = (torch.float32, (1, 2)) if exact else (torch.float64, (2,))
         *parts, whole = trained_in_chunks(members, TASKS[tasks], dtype, sizes)

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from evometa.environments.bandits import BernoulliBandits
+from evometa.environments.process import OptimizationProcess
 from evometa.environments.rl2 import RL2, Training
 from evometa.environments.strategies import (
     UCB1,
     EpsilonGreedy,
     Values,
+    blind_rewards,
     random,
-    random_rewards,
+    rewards,
     thompson,
-    total_rewards,
 )
 from evometa.environments.tabular_mdps import TabularMDPs, TabularTrials
+from evometa.environments.training_trials import TrainingTrials
 from evometa.environments.trials import TrialFamily
 from evometa.errors import EvometaError
+from evometa.inner.task_set import TaskRequest, prepare
+from evometa.meta.rollouts import policy_outputs
 from evometa.rng import torch_generator
+from evometa.rules import Learner
+from evometa.rules.controller import MOVES
 from evometa.trees import tree_map
 
-FAMILIES = [BernoulliBandits(arms=3, pulls=4), TabularMDPs(states=4, actions=3, episodes=2, length=3)]
+FAMILIES = [
+    BernoulliBandits(arms=3, pulls=4),
+    TabularMDPs(states=4, actions=3, episodes=2, length=3),
+    TrainingTrials(
+        options={"dim": 2}, genes={"base": "sgd", "interval": 5}, horizon=13, episodes=2
+    ),  # of 5, 5 and 3 inner steps
+]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
@@ -45,7 +58,7 @@ def test_strategies_earn_what_is_published(
     pulls: int, strategy: Values, published: float, tolerance: float
 ) -> None:
     """Duan et al. 2016, table 1, five arms; the standard error is 0.035 and 0.3."""
-    earned = total_rewards(BernoulliBandits(5, pulls), strategy, 4000, torch_generator(1))
+    earned = rewards(BernoulliBandits(5, pulls), strategy, 4000, torch_generator(1)).sum(dim=0)
     assert float(earned.mean()) == pytest.approx(published, abs=tolerance)
 
 
@@ -96,7 +109,7 @@ def test_a_tabular_process_moves_and_pays_as_its_tables_say() -> None:
 
 
 def test_random_actions_earn_one_a_step_of_a_tabular_process() -> None:
-    earned = random_rewards(TabularMDPs(episodes=2), 2000, torch_generator(0))
+    earned = blind_rewards(TabularMDPs(episodes=2), 2000, torch_generator(0)).sum(dim=0)
     assert float(earned.mean()) == pytest.approx(20.0, abs=0.5)
 
 
@@ -124,6 +137,54 @@ def test_the_policy_sees_what_it_did_and_got_and_remembers_over_episodes(family:
     torch.testing.assert_close(found[:, 0], torch.stack(log_p))
 
 
+def test_episodes_of_a_trial_train_other_models_on_the_same_task() -> None:
+    """Followed beside trainings of each repetition of the tasks alone, by whatever the actions are."""
+    family = TrainingTrials(
+        options={"dim": 3}, genes={"base": "sgd", "lr": 0.02, "interval": 1}, horizon=2, episodes=2
+    )
+    trials = family.begin(4, 2, torch_generator(0))
+    seed = int(torch.randint(2**63 - 1, (), generator=torch_generator(0)))
+    learner = Learner.of("discrete_controller", {**family.genes, "schedule": "constant"})
+    first: list[torch.Tensor] = []
+    for repetition in range(2):
+        wanted = TaskRequest("quadratic", '{"dim": 3}', "meta_train", 4, 3, seed, repetition=repetition)
+        (part,) = prepare(wanted, torch.device("cpu"))
+        alone = OptimizationProcess(learner, (part,), 2)
+        first.append(part.params)
+        for actions in (torch.tensor([0, 1, 2, 0]), torch.tensor([2, 2, 0, 1])):
+            torch.testing.assert_close(trials.observe(), alone.observe().repeat(2, 1))
+            earned, ended = trials.step(actions.repeat(2))
+            moves = torch.tensor(MOVES)[actions].unsqueeze(1).float()
+            torch.testing.assert_close(earned, alone.step(moves).repeat(2))
+            assert bool(ended.all()) == alone.is_over
+    assert not torch.equal(*first), "the task is the same, the model another"
+
+
+def test_trials_are_tested_on_tasks_of_another_split() -> None:
+    family = TrainingTrials("digits", {"widths": [4], "depths": [1], "batch_size": 8}, horizon=1)
+    seen, unseen = (
+        one.begin(4, 1, torch_generator(0)).step(torch.zeros(4, dtype=torch.long))[0]
+        for one in (family, family.unseen())
+    )
+    assert not torch.equal(seen, unseen)
+    assert BernoulliBandits().unseen() == BernoulliBandits()
+
+
+def test_a_policy_remembers_over_episodes_and_forgets_between_trials() -> None:
+    """What happened in an episode changes what it would do when the next begins, and in no other trial."""
+    learner = RL2(TrainingTrials(options={"dim": 2}, genes={"interval": 1}, horizon=2, episodes=2), hidden=5)
+    fresh = learner.policy.init_weights(torch_generator(0))
+    weights = {n: v + 0.5 * torch.randn(v.shape, generator=torch_generator(1, n)) for n, v in fresh.items()}
+    seen = learner.explore(weights, 3, 8, seed=4)
+    stacked = tree_map(lambda value: value.unsqueeze(0), weights)
+    outputs = policy_outputs(learner.policy, stacked, seen.seen[:-1], seen.hidden)[:, 0]
+    by_rollout = outputs.unflatten(1, (8, 3))
+    assert torch.equal(by_rollout[0, 0], by_rollout[0, 7]), "every trial of a task begins alike"
+    assert not bool(seen.hidden["hidden"].any())
+    without = policy_outputs(learner.policy, stacked, seen.seen[2:3], seen.hidden)[0, 0]
+    assert bool((outputs[2] - without).abs().max() > 0.01)
+
+
 def test_trials_grow_from_short_ones_to_whole_ones() -> None:
     how = Training(updates=8, first_steps=10)
     assert [how.n_steps(update, 160) for update in range(8)] == [10, 20, 40, 80, 160, 160, 160, 160]
@@ -136,8 +197,8 @@ def test_it_learns_to_stay_with_what_pays() -> None:
     learner, told = RL2(family, hidden=8), []
     how = Training(hidden=8, updates=60, tasks=32, rollouts=8, lr=3e-2)
     weights = learner.train(how, 0, lambda update, earned: told.append((update, earned)))
-    earned = learner.total_rewards(weights, 4000, seed=9)
-    greedy = total_rewards(family, EpsilonGreedy(0.0), 4000, torch_generator(9))
+    earned = learner.rewards(weights, 4000, seed=9).sum(dim=0)
+    greedy = rewards(family, EpsilonGreedy(0.0), 4000, torch_generator(9)).sum(dim=0)
     assert [update for update, _ in told] == list(range(60))
     assert float(earned.mean()) > 3.4
     assert float(earned.mean()) == pytest.approx(float(greedy.mean()), abs=0.15)
@@ -152,10 +213,26 @@ def test_options_that_make_no_process_get_one_line(family: type[TrialFamily], va
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"episodes": 0}, "episodes is 0, expected a whole number from 1 on"),
+        ({"task": 3}, "task is 3, expected the name of a task family"),
+        ({"genes": 3}, "genes is 3, expected a table"),
+        ({"options": {"dim": -1}}, "option 'dim' is -1"),
+        ({"genes": {"base": "newton"}}, "gene 'base': got 'newton'"),
+    ],
+)
+def test_trainings_that_cannot_be_get_one_line(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(EvometaError, match=says) as error:
+        TrainingTrials(**options)
+    assert "\n" not in str(error.value)
+
+
 def test_a_policy_is_the_same_for_the_same_seed() -> None:
     family = BernoulliBandits(arms=2, pulls=2)
     how = Training(hidden=4, updates=2, tasks=4, rollouts=2)
     one, again, other = (RL2(family, 4).train(how, seed, lambda *_: None) for seed in (0, 0, 1))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
-    assert math.isfinite(float(RL2(family, 4).total_rewards(one, 10, 0).mean()))
+    assert math.isfinite(float(RL2(family, 4).rewards(one, 10, 0).mean()))

@@ -57,6 +57,15 @@ def test_children_are_complete_genomes_of_their_space(space: SearchSpace) -> Non
     assert seen == {"random", "mutation", "crossover", "continuation", "family_change"}
 
 
+def test_formulas_that_learn_where_they_begin_have_children() -> None:
+    """What such a formula does cannot be tried out before there is a model to begin from."""
+    space = SearchSpace.of(("symbolic",), {"init": "learned"}, max_meta_steps=20)
+    parents = as_parents(first_generation(space, [], 6, seed=1))
+    children = list(next_generation(space, parents, RATES, 20, seed=1, generation=1))
+    assert len(children) == 20
+    assert {child.genes["init"] for child in children} == {"learned"}
+
+
 def test_a_child_depends_on_its_own_index_only(space: SearchSpace) -> None:
     parents = as_parents(first_generation(space, [], 12, seed=3))
     few = next_generation(space, parents, RATES, 4, seed=3, generation=2)

@@ -17,7 +17,7 @@ from evometa.inner.cohort import Candidate, Cohort
 from evometa.inner.evaluate import evaluate
 from evometa.inner.task_set import request
 from evometa.meta import ESTIMATORS, MetaProblem, Session, TaskStream, meta_genes, refine, rollouts
-from evometa.meta.dqn import greedily, td_targets
+from evometa.meta.dqn import epsilon, greedily, td_targets
 from evometa.meta.episodes import draw_episode
 from evometa.meta.genes import per_candidate
 from evometa.meta.policy_gradient import advantages, draw, log_probability
@@ -71,6 +71,7 @@ class Case:
 _META = {gene.name for _, estimator in ESTIMATORS for gene in estimator.space} | {
     "meta.unroll_length",
     "meta.truncation",
+    "meta.steps",
 }
 
 
@@ -173,17 +174,43 @@ def test_an_advantage_is_over_the_other_rollouts_of_the_same_task() -> None:
     torch.testing.assert_close(found[0, 1::2], torch.tensor([10 - 25.0, 0.0, 30 - 15.0]))
 
 
-def test_td_targets_on_a_chain_of_two_states() -> None:
-    """In the first state −1 or go on, in the second 5 and the end; discount ½."""
-    values = torch.tensor([[2.0, 1.0], [3.0, 4.0], [7.0, 9.0]]).reshape(3, 1, 1, 2)
+def test_double_td_targets_on_a_chain_of_two_states() -> None:
+    """In the first state −1 or go on, in the second 5 and the end; discount ½.
+
+    What is best next the controller says, what it is worth the target network: of the second state 3, of the
+    third 9, whichever the target network itself would prefer.
+    """
+    online = torch.tensor([[2.0, 1.0], [8.0, 4.0], [1.0, 2.0]]).reshape(3, 1, 1, 2)
+    target = torch.tensor([[2.0, 1.0], [3.0, 4.0], [7.0, 9.0]]).reshape(3, 1, 1, 2)
     rewards = torch.tensor([[-1.0], [5.0]])
     half = torch.tensor([[0.5]])
-    ended = td_targets(values, experience(rewards), half).flatten().tolist()
-    assert ended == [-1.0 + 0.5 * 4.0, 5.0]
-    going_on = td_targets(values, experience(rewards, ended=False), half).flatten().tolist()
-    assert going_on == [-1.0 + 0.5 * 4.0, 5.0 + 0.5 * 9.0]
-    lost = td_targets(values, experience(rewards, ended=False, lost_from=1), half).flatten().tolist()
+    ended = td_targets(online, target, experience(rewards), half).flatten().tolist()
+    assert ended == [-1.0 + 0.5 * 3.0, 5.0]
+    going_on = td_targets(online, target, experience(rewards, ended=False), half).flatten().tolist()
+    assert going_on == [-1.0 + 0.5 * 3.0, 5.0 + 0.5 * 9.0]
+    lost = td_targets(online, target, experience(rewards, ended=False, lost_from=1), half).flatten().tolist()
     assert lost == [-1.0, 5.0]
+
+
+def test_exploration_falls_from_blind_to_its_floor_over_the_first_half() -> None:
+    floors = torch.tensor([0.2, 1.0])
+    found = torch.stack([epsilon(progress, floors) for progress in (0.0, 0.25, 0.5, 0.9)])
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0], [0.6, 1.0], [0.2, 1.0], [0.2, 1.0]]))
+
+
+def test_dqn_explores_with_the_share_of_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, told = Case("dqn", epochs=2, epsilon=0.2, steps=8), []
+    explore = Rollouts.explore
+
+    def noted(self: Rollouts, weights: Tree, scale: Tensor) -> Experience:
+        told.append(float(scale))
+        return explore(self, weights, scale)
+
+    monkeypatch.setattr(Rollouts, "explore", noted)
+    session = case.session()
+    for _ in range(8):
+        session.estimate(case.cohort.weights)
+    assert told == pytest.approx([1.0, 0.6, 0.2, 0.2])
 
 
 def test_dqn_explores_between_its_epochs_and_learns_from_what_it_remembers() -> None:
@@ -196,26 +223,31 @@ def test_dqn_explores_between_its_epochs_and_learns_from_what_it_remembers() -> 
 
 
 def test_dqns_gradient_is_that_of_the_error_to_targets_that_stand_still() -> None:
-    """One segment, whose targets are computed by hand from the rewards of the environment."""
-    case = Case("dqn", epsilon=1.0, one_minus_discount=0.1)
+    """One segment, seen again with other weights: targets by hand from the rewards of the environment.
+
+    The target network has the first weights still.
+    """
+    case = Case("dqn", epsilon=1.0, one_minus_discount=0.1, epochs=2)
     like = case.cohort.weights["rule.output.bias"]
-    seen = Rollouts(case.problem(), greedily, 1, per_candidate((case.genes,), "meta.epsilon", like)).explore(
-        case.cohort.weights
-    )
-    leaves = {name: value.clone().requires_grad_() for name, value in case.weights.items()}
+    blindly = per_candidate((case.genes,), "meta.epsilon", like)
+    seen = Rollouts(case.problem(), greedily, 1).explore(case.cohort.weights, blindly)
+    session = case.session()
+    session.estimate(case.cohort.weights)
+    own = {name: (-2.0 * value).requires_grad_() for name, value in case.weights.items()}
+
+    def values(weights: Tree, d: int, b: int) -> Tensor:
+        return case.rule.policy.outputs(under_prefix("rule", weights), {}, seen.seen[d, 0, b].unsqueeze(1))[0]
+
     total = torch.zeros((), dtype=torch.float64)
     n_decisions, _, n_trainings, _ = seen.acted.shape
     for b, d in itertools.product(range(n_trainings), range(n_decisions)):
-        now, then = (
-            case.rule.policy.outputs(under_prefix("rule", leaves), {}, seen.seen[k, 0, b].unsqueeze(1))[0]
-            for k in (d, d + 1)
-        )
-        to_come = 0.9 * then.max().detach() if d + 1 < n_decisions else 0.0
-        error = now[int(seen.acted[d, 0, b, 0]), 0] - (seen.rewards[d, 0, b] + to_come)
-        total = total + torch.where(error.abs() < 1, 0.5 * error**2, error.abs() - 0.5)
-    expected = torch.autograd.grad(total / (n_trainings * n_decisions), list(leaves.values()))
-    found = case.session().estimate(case.cohort.weights).grads
-    for value, wanted in zip(found.values(), expected, strict=True):
+        best, theirs = values(own, d + 1, b).argmax(), values(case.weights, d + 1, b)
+        to_come = 0.9 * theirs[best] if d + 1 < n_decisions else 0.0
+        found = values(own, d, b)[int(seen.acted[d, 0, b, 0]), 0]
+        total = total + 0.5 * (found - (seen.rewards[d, 0, b] + to_come)) ** 2
+    expected = torch.autograd.grad(total / (n_trainings * n_decisions), list(own.values()))
+    grads = session.estimate({name: value.detach().unsqueeze(0) for name, value in own.items()}).grads
+    for value, wanted in zip(grads.values(), expected, strict=True):
         torch.testing.assert_close(value[0], wanted, rtol=1e-9, atol=1e-12)
 
 
