@@ -168,10 +168,7 @@ class MLP:
             scores.append(torch.baddbmm(bias, weight, hidden[-1]))
 
         outputs = scores[-1].reshape(n_candidates, n_tasks, *scores[-1].shape[1:])
-        if self.target == "class":
-            losses, delta = cross_entropy_head(outputs, y)
-        else:
-            losses, delta = squared_error_head(outputs, y.mT if self.target == "values" else y.unsqueeze(1))
+        losses, delta = head(self.target, outputs, y)
         delta = delta.flatten(0, 1)
         parts: list[Tensor] = []
         for layer in reversed(range(len(weights))):
@@ -197,6 +194,13 @@ def mean_loss(target: Target, outputs: Tensor, y: Tensor) -> Tensor:
     if target == "class":
         return F.cross_entropy(outputs, y)
     return F.mse_loss(outputs if target == "values" else outputs.squeeze(-1), y)
+
+
+def head(target: Target, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean loss (P, T) of outputs (P, T, C, B), and its derivative by them; y is as a batch has it."""
+    if target == "class":
+        return cross_entropy_head(outputs, y)
+    return squared_error_head(outputs, y.mT if target == "values" else y.unsqueeze(1))
 
 
 def cross_entropy_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -157,7 +157,7 @@ class ModelSelection(TaskFamily):
             batch_size=trial.batch_size,
             noise_floor=NOISE_FLOOR,
             final_window=10,
-            loss_and_grad=model.loss_and_grad if isinstance(model, MLP) else None,
+            loss_and_grad=model.loss_and_grad,
             for_kernels=model.for_kernels if isinstance(model, MLP) else None,
         )
 

@@ -65,23 +65,21 @@ def test_chunks_are_even_and_few_but_a_multiple_of_four_where_they_are_many(n: i
     assert fewest <= 2 or len(parts) % 4 == 0 or len(parts) == n
 
 
-def test_on_a_cpu_mapped_networks_train_alone_and_simple_rules_together() -> None:
+def test_on_a_cpu_mapped_networks_train_alone_or_few_at_once_and_simple_rules_together() -> None:
     tasks = batches(digits())
     with native.disabled():
         assert candidates_per_chunk(learner("recurrent"), tasks, CPU, 32) == 1
-        assert candidates_per_chunk(learner("mlp"), tasks, CPU, 32) == 1
-        assert 4 <= candidates_per_chunk(learner("adam"), tasks, CPU, 32) < 32
+        assert 2 <= candidates_per_chunk(learner("mlp"), tasks, CPU, 32) <= 8
+        assert 16 <= candidates_per_chunk(learner("adam"), tasks, CPU, 1000) < 64
         assert candidates_per_chunk(learner("adam"), batches(digits(SMALL, 2)), CPU, 32) == 32
 
 
 def test_a_kernel_is_planned_by_what_stays_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = batches(digits())
     adam = learner("adam")
-    with native.disabled():
-        mapped = candidates_per_chunk(adam, tasks, CPU, 1000)
     monkeypatch.setattr(type(adam.rule), "has_kernel", lambda rule, grads, params: True)
     floats = 4 * 8 * tasks[0].layout.size  # two moments, params and gradients of eight tasks
-    assert candidates_per_chunk(adam, tasks, CPU, 1000) == plan.CPU_KERNEL_FLOATS // floats > mapped
+    assert candidates_per_chunk(adam, tasks, CPU, 1000) == plan.CPU_KERNEL_FLOATS // floats > 1
     assert candidates_per_chunk(adam, tasks, CPU, 1000, live_steps=5) == plan.CPU_KERNEL_FLOATS // floats // 5
 
 
