@@ -111,7 +111,8 @@ class Row:
         if calling >= self.computing:
             n_runs = self.anatomy.n_runs
             n = round(self.anatomy.n_operations * n_runs)
-            return f"calling {n:,} operations a step for {n_runs} runs: {100 * calling:.0f} % of the time"
+            share = f"{100 * calling:.0f} % of the time"
+            return f"{share} launching {n:,} operations a step for {n_runs} runs, and between them"
         rate = median(self.timing.rates) / n_cores()
         longest = list(self.anatomy.by_name.items())[:_N_NAMED]
         named = [f"{name} {100 * rate * seconds:.0f} %" for name, seconds in longest]

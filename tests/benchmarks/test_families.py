@@ -98,7 +98,7 @@ def test_shares_add_up_to_the_time_of_a_step() -> None:
 
 def test_a_row_says_what_binds_it_where_its_share_is_small() -> None:
     called = row(taken_apart(5.0, 0.002 * n_cores()), Work(1, 0, 0, 0))
-    assert called.binds == "calling 20 operations a step for 4 runs: 80 % of the time"
+    assert called.binds == "80 % of the time launching 20 operations a step for 4 runs, and between them"
     assert row(taken_apart(5.0, 0.002 * n_cores()), Work(4, 0, 0, 0)).binds == ""
 
 
