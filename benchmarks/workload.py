@@ -51,6 +51,7 @@ class Workload:
         specs: one a candidate.
         n_pairs: antithetic pairs of PES.
         first: index of the first candidate, which names the seeds of its weights.
+        n_cohorts: groups that candidates are planned in, as if each were of a structure of its own.
         use: a task family with the options that it has of itself; None: those perceptrons.
     """
 
@@ -62,6 +63,7 @@ class Workload:
     n_pairs: int = 4
     n_segments: int = 1
     first: int = 0
+    n_cohorts: int = 1
     use: str | None = None
 
     @classmethod

@@ -35,7 +35,11 @@ class Engine:
         # Where there are fewer units than workers, as on a GPU, later repetitions would meet some that begin.
         self.executor.run([ProbeUnit()] * self.executor.n_workers)
         if workload.mode == "forward":
-            self.units = evaluation_units(workload.candidates, workload.request(), self.executor)
+            self.units = [
+                unit
+                for cohort in workload.dealt(workload.n_cohorts)
+                for unit in evaluation_units(cohort.candidates, workload.request(), self.executor)
+            ]
         else:
             self.bank = WeightBank()
             self.genomes = [

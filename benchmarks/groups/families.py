@@ -35,10 +35,11 @@ def workloads(*, quick: bool) -> dict[tuple[Kind, str], Workload]:
     """A workload for every family that is registered.
 
     Rules, with their default genes, train perceptrons 64–32–10 on digits; tasks, with their default options,
-    are trained by the reference rule.
+    are trained by the reference rule. There is a cohort a core, as a campaign has several: a single one may
+    be one chunk, and the other cores would have nothing to do.
     """
     n_candidates, n_tasks, n_steps = (2, 2, 3) if quick else (32, 8, 100)
-    sizes = {"n_tasks": n_tasks, "n_steps": n_steps}
+    sizes = {"n_tasks": n_tasks, "n_steps": n_steps, "n_cohorts": n_cores()}
     rules = {name: Workload.of("forward", Spec(name), n_candidates, **sizes) for name in RULES.built_in}
     reference = Spec(REFERENCE_RULE)
     tasks = {
@@ -98,7 +99,7 @@ class Row:
 
     @property
     def between(self) -> float:
-        """The rest: Python, mapping, and everything else between operations."""
+        """The rest: Python, mapping, cores that wait, and everything else between operations."""
         return max(0.0, 1 - self.launching - self.computing)
 
     @property
@@ -110,7 +111,8 @@ class Row:
         if calling >= self.computing:
             n_runs = self.anatomy.n_runs
             n = round(self.anatomy.n_operations * n_runs)
-            return f"calling {n:,} operations a step for {n_runs} runs: {100 * calling:.0f} % of the time"
+            share = f"{100 * calling:.0f} % of the time"
+            return f"{share} launching {n:,} operations a step for {n_runs} runs, and between them"
         rate = median(self.timing.rates) / n_cores()
         longest = list(self.anatomy.by_name.items())[:_N_NAMED]
         named = [f"{name} {100 * rate * seconds:.0f} %" for name, seconds in longest]
@@ -142,7 +144,7 @@ class Prepared:
 
 def prepared(workload: Workload) -> Prepared:
     """Its work counted and its time taken apart; fewer candidates where all would take long."""
-    own = anatomy(workload)
+    own = anatomy(workload.dealt(workload.n_cohorts)[0])
     few = own.seconds * workload.n_inner_steps > _MOST_SECONDS
     chosen = workload.reduced(_FEW_CANDIDATES, workload.n_steps) if few else workload
     return Prepared(chosen, count_workload(workload.reduced(1, 1)), own)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from benchmarks.contestants.engine import EngineOnOneWorker
 from benchmarks.families_table import markdown, show_families
 from benchmarks.groups import families
 from benchmarks.groups.families import Row
@@ -35,6 +36,7 @@ def test_every_family_of_the_registries_has_a_workload(monkeypatch: pytest.Monke
     assert (control.use, control.options) == ("control", "{}")
     full = families.workloads(quick=False)["rule", "adam"]
     assert (len(full.specs), full.n_tasks, full.n_steps, full.width) == (32, 8, 100, 32)
+    assert full.n_cohorts == n_cores()
 
 
 def test_work_is_the_mean_over_tasks_of_several_architectures() -> None:
@@ -96,7 +98,7 @@ def test_shares_add_up_to_the_time_of_a_step() -> None:
 
 def test_a_row_says_what_binds_it_where_its_share_is_small() -> None:
     called = row(taken_apart(5.0, 0.002 * n_cores()), Work(1, 0, 0, 0))
-    assert called.binds == "calling 20 operations a step for 4 runs: 80 % of the time"
+    assert called.binds == "80 % of the time launching 20 operations a step for 4 runs, and between them"
     assert row(taken_apart(5.0, 0.002 * n_cores()), Work(4, 0, 0, 0)).binds == ""
 
 
@@ -143,3 +145,14 @@ def test_a_family_that_cannot_be_trained_leaves_the_others_their_rows() -> None:
     assert [one.problem for one in rows] == ["", "evometa: TaskError: no", ""]
     assert rows[2].timing.rates == [100.0, 100.0]
     assert len(rows[2].rates) == 2
+
+
+def test_cohorts_are_planned_apart() -> None:
+    """One would be a single chunk, which one worker trains while the others wait."""
+    whole = Workload.of("forward", Spec("adam"), 5, n_tasks=2, n_steps=3, width=4)
+    for n_cohorts, sizes in ((1, [5]), (2, [2, 3])):
+        engine = EngineOnOneWorker(replace(whole, n_cohorts=n_cohorts), torch.device("cpu"))
+        assert sorted(len(unit.candidates) for unit in engine.units) == sizes
+        assert len({one.id for unit in engine.units for one in unit.candidates}) == 5
+        assert engine.run() == whole.n_inner_steps
+        engine.close()
