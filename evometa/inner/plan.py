@@ -32,8 +32,8 @@ from evometa.tasks.base import TaskBatch
 #: cache.
 CPU_KERNEL_FLOATS = 2_000_000
 #: Floats that an update writes, of a chunk that PyTorch maps: 32 MB, not all of them live at once. With 8
-#: million rules of many small operations were 1.2 to 2.2 times as fast as with 2, and none was slower; with
-#: 16 million recurrent networks were, by a quarter in meta-training (one core of an AMD Zen 4, in turn).
+#: million rules of many small operations were 1.2 to 2.5 times as fast as with 2, in backpropagation as fast,
+#: and Meta-LSTM an eighth slower; with 16 million it was a quarter slower (a core of an AMD Zen 4, in turn).
 CPU_MAPPED_FLOATS = 8_000_000
 #: Workers that share a GPU unless told otherwise: while one records its step, those of others are replayed.
 GPU_WORKERS = 4
