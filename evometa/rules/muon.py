@@ -99,11 +99,10 @@ class MuonRule(UpdateRule):
             for place, own in zip(places, (self._scale(rows, columns) * along).unbind(-2), strict=True):
                 directions[place] = own
         if left:
-            new["second"] = state["second"].lerp(_gathered(grads, layout).square(), hyper["one_minus_beta2"])
-            average = _gathered(new["first"], layout) / bias_correction(
-                hyper["one_minus_beta1"], context.step + 1
-            )
-            square = new["second"] / bias_correction(hyper["one_minus_beta2"], context.step + 1)
+            count, squares = context.step + 1, _gathered(grads, layout).square()
+            new["second"] = state["second"].lerp(squares, hyper["one_minus_beta2"])
+            average = _gathered(new["first"], layout) / bias_correction(hyper["one_minus_beta1"], count)
+            square = new["second"] / bias_correction(hyper["one_minus_beta2"], count)
             adam = torch.split(average / (root(square) + EPSILON), [layout.sizes[n] for n in left], dim=-1)
             for place, own in zip(left, adam, strict=True):
                 directions[place] = own
